@@ -3,8 +3,7 @@
 # %% auto #0
 __all__ = ['srresnet_update', 'srgan_update']
 
-# %% ../nbs/12_training.ipynb #1b516a3d
-import torch
+# %% ../nbs/12_training.ipynb #97d089c2
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -26,7 +25,7 @@ def srresnet_update(generator: nn.Module, optimizer: Optimizer, content: nn.Modu
     precision.update(loss, optimizer)
     return {"content": loss.detach(), "colour": (sr.detach() - hr).mean((0, 2, 3))}
 
-# %% ../nbs/12_training.ipynb #d5c31309
+# %% ../nbs/12_training.ipynb #cb14697b
 def srgan_update(generator: nn.Module, discriminator: nn.Module, generator_optimizer: Optimizer,
                  discriminator_optimizer: Optimizer, perceptual: PerceptualLoss, lr: Tensor, hr: Tensor,
                  precision: Precision | None = None, probe: Tensor | None = None) -> dict[str, Tensor]:
@@ -48,6 +47,7 @@ def srgan_update(generator: nn.Module, discriminator: nn.Module, generator_optim
         loss, terms = perceptual(sr, hr, critic(sr))
     pulls = {} if probe is None else gradient_norms(terms, probe)
     precision.update(loss, generator_optimizer)
-    values = {**terms, **{f"gradient_{name}": loss.new_tensor(norm) for name, norm in pulls.items()}, "discriminator": judging, "real": real_logits.sigmoid().mean(),
+    pulls = {f"gradient_{name}": loss.new_tensor(norm) for name, norm in pulls.items()}
+    values = {**terms, **pulls, "discriminator": judging, "real": real_logits.sigmoid().mean(),
               "fake": fake_logits.sigmoid().mean(), "colour": (sr - hr).mean((0, 2, 3))}
     return {name: value.detach().float() for name, value in values.items()}

@@ -1,0 +1,96 @@
+"""The command line: srgan_train, srgan_evaluate, srgan_upscale, srgan_download. Parses, calls the package, reports.
+
+Exit codes: 0 done; 1 the work failed, with one clear line on stderr; 2 wrong usage; 128 + N stopped by signal N.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from functools import wraps
+
+from srgan_nb.files import UserError
+
+__all__ = ["train", "evaluate", "upscale", "download"]
+
+
+def exits_cleanly(command: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequence[str] | None], int]:
+    "Turns the errors that a user can mend into one line on stderr and the exit code 1; others keep their traceback."
+
+    @wraps(command)
+    def wrapped(arguments: Sequence[str] | None = None) -> int:
+        try:
+            return command(arguments) or 0
+        except UserError as error:
+            print(f"{command.__name__}: {error}", file=sys.stderr)
+            return 1
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"{command.__name__}: {where}{error.strerror or error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print(f"{command.__name__}: interrupted", file=sys.stderr)
+            return 130
+        except Exception as error:
+            if type(error).__name__ not in ("OutOfMemoryError", "MemoryError"):
+                raise
+            print(f"{command.__name__}: out of memory: choose a smaller batch or tile ({error})", file=sys.stderr)
+            return 1
+
+    return wrapped
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    "A flag for every field of `Settings`; a flag that is not given leaves no trace, so that the preset decides."
+    from srgan_nb.recipes import Settings, flag
+
+    for one in fields(Settings):
+        if one.name == "stage":
+            continue
+        kind = {"bool": bool, "int": int, "float": float}.get(str(one.type), str)
+        options = {"help": f"{one.metadata['help']} (paper: {one.default})", "default": argparse.SUPPRESS}
+        if kind is bool:
+            parser.add_argument(flag(one.name), action=argparse.BooleanOptionalAction, **options)
+        else:
+            parser.add_argument(flag(one.name), type=kind, choices=one.metadata["choices"] or None,
+                                metavar=None if one.metadata["choices"] else kind.__name__.upper(), **options)
+
+
+@exits_cleanly
+def train(arguments: Sequence[str] | None = None) -> int:
+    "srgan_train: one stage of training, new or continued."
+    parser = argparse.ArgumentParser("srgan_train", description="Trains SRResNet, then SRGAN from it.")
+    parser.add_argument("stage", choices=("srresnet", "srgan"), help="the first stage or the second")
+    parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder; other flags change it")
+    add_settings(parser)
+    given = vars(parser.parse_args(arguments))
+    stage, resume = given.pop("stage"), given.pop("resume")
+    if given.get("vgg_weights") == "none":
+        given["vgg_weights"] = None
+
+    from srgan_nb.recipes import inherited, settings_for
+    from srgan_nb.runs import RunFolder
+    from srgan_nb.trainer import Interrupted, Trainer
+
+    if resume is not None:
+        if not {"out", "init", "preset"}.isdisjoint(given):
+            parser.error("--resume goes on in its own folder, from its own state: leave out --out, --init and --preset")
+        if RunFolder(resume).settings().stage != stage:
+            raise UserError(f"{resume} is a run of the other stage than {stage}")
+        trainer = Trainer.resume(resume, **given)
+    else:
+        for needed in ("out",) if given.get("init") else ("data", "out"):
+            if needed not in given:
+                parser.error(f"--{needed} is needed")
+        if stage == "srgan" and "init" not in given:
+            parser.error("the srgan stage starts from a trained SRResNet: --init RUN is needed")
+        given = {**(inherited(given["init"]) if given.get("init") else {}), **given}
+        trainer = Trainer(settings_for(stage, given.pop("preset", "paper"), **given))
+    try:
+        trainer.fit()
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return 128 + stop.signal
+    if trainer.processes.first:
+        print(f"done: weights in {trainer.run.folder / 'generator.safetensors'}, log in {trainer.run.folder / 'log.csv'}")
+    return 0
