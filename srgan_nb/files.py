@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["UserError", "write_atomically", "check_free_space"]
+__all__ = ["UserError", "write_atomically", "flush_to_disk", "check_free_space"]
 
 
 class UserError(ValueError):
@@ -19,10 +19,16 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; when the block ends well, that file replaces `path` at once.
 
     The bytes are on the disk (fsync) before the rename, so a reader, a crash or a power cut sees the old file or the
-    new one, never a part. When the block raises, the temporary file goes and `path` stays as it was.
+    new one, never a part. When the block raises, Ctrl-C included, the temporary file goes and `path` stays as it was.
+    A killed process can leave the temporary file behind: its name begins with a dot and holds ".part".
+    Raises `UserError` where the folder is missing, or where `path` is there and is no plain file.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.part{path.suffix}")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: the folder {path.parent} does not exist")
+    if path.exists() and not path.is_file():  # a folder, or a device such as /dev/null, must not be replaced
+        raise UserError(f"{path} is there and is no plain file: choose another name")
+    temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(8)}.part{path.suffix}")
     try:
         yield temporary
         flush_to_disk(temporary)
@@ -32,11 +38,11 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def flush_to_disk(path: Path) -> None:
+def flush_to_disk(path: str | Path) -> None:
     """Asks the system to put a file's bytes, or a folder's entries, on the disk now."""
-    if path.is_dir() and os.name == "nt":
+    if os.path.isdir(path) and os.name == "nt":
         return  # Windows can't open a folder
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
@@ -44,10 +50,11 @@ def flush_to_disk(path: Path) -> None:
 
 
 def check_free_space(folder: str | Path, needed: int, purpose: str) -> None:
-    """Raises `UserError` when the disk that holds `folder` has fewer than `needed` bytes free."""
-    folder = Path(folder)
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    """Raises `UserError` when the disk that holds `folder`, which need not exist yet, has under `needed` bytes free."""
+    folder = Path(folder).absolute()
+    existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
+    if existing is None:
+        raise UserError(f"{folder}: there is no such disk")
+    free = shutil.disk_usage(existing).free
     if free < needed:
         raise UserError(f"{purpose} needs {needed / 1e6:,.0f} MB, {folder} has {free / 1e6:,.0f} MB free: make room")
