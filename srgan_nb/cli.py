@@ -47,7 +47,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     for one in fields(Settings):
         if one.name == "stage":
             continue
-        kind = {"bool": bool, "int": int, "float": float}.get(str(one.type), str)
+        kind = one.type if one.type in (bool, int, float) else str
         options = {"help": f"{one.metadata['help']} (paper: {one.default})", "default": argparse.SUPPRESS}
         if kind is bool:
             parser.add_argument(flag(one.name), action=argparse.BooleanOptionalAction, **options)

@@ -232,7 +232,7 @@ class _Saving:
             for table in self.run.folder.glob("*.csv"):
                 cut_rows(table, self.step)
 
-# %% ../nbs/14_trainer.ipynb #6072256c
+# %% ../nbs/14_trainer.ipynb #7384e1ee
 class Trainer(_Saving):
     """One training run of either stage: builds everything from `Settings`, trains, watches, saves, resumes.
 
@@ -312,7 +312,8 @@ class Trainer(_Saving):
         discriminator = self.models.discriminator
         if discriminator is not None:
             discriminator = wrapped(discriminator, settings, processes, self.device)
-        batches = self.sampler.batches(self.step, settings.steps, processes.rank, processes.world, device=self.device)
+        batches = self.sampler.batches(self.step, settings.steps, processes.rank, processes.world,
+                                       device=self.device)
         began, waited = time.perf_counter(), 0.0
         for lr, hr in batches:
             self.meter.add(self.update(generator, discriminator, as_float(lr), as_float(hr)))

@@ -25,7 +25,7 @@ def srresnet_update(generator: nn.Module, optimizer: Optimizer, content: nn.Modu
     precision.update(loss, optimizer)
     return {"content": loss.detach(), "colour": (sr.detach() - hr).mean((0, 2, 3))}
 
-# %% ../nbs/12_training.ipynb #cb14697b
+# %% ../nbs/12_training.ipynb #16223614
 def srgan_update(generator: nn.Module, discriminator: nn.Module, generator_optimizer: Optimizer,
                  discriminator_optimizer: Optimizer, perceptual: PerceptualLoss, lr: Tensor, hr: Tensor,
                  precision: Precision | None = None, probe: Tensor | None = None) -> dict[str, Tensor]:
@@ -33,8 +33,9 @@ def srgan_update(generator: nn.Module, discriminator: nn.Module, generator_optim
 
     The generator runs once: its output serves the discriminator's step detached and the generator's step attached.
     Returns detached values for the log: "content" and "adversarial" as they enter the loss, "discriminator", the
-    mean probabilities "real" = D(HR) and "fake" = D(G(LR)) before this update, and "colour" as `srresnet_update`. With `probe`, a parameter of the generator, also
-    "gradient_content" and "gradient_adversarial", how hard each term pulls at it.
+    mean probabilities "real" = D(HR) and "fake" = D(G(LR)) before this update, and "colour" as `srresnet_update`.
+    With `probe`, a parameter of the generator, also "gradient_content" and "gradient_adversarial", how hard each
+    term pulls at it.
     """
     precision = precision or Precision("float32", hr.device)
     with precision.autocast():
