@@ -1,1 +1,41 @@
+"""Learn, train and use SRGAN. The names below are what most users need; each room of the package has more.
+
+    import srgan_nb
+    srgan_nb.upscale("photo.jpg").save("photo_x4.png")
+
+A name is imported from its module when it is first used, so `import srgan_nb` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:  # what editors read
+    from srgan_nb.checkpoints import load_generator
+    from srgan_nb.diagnosis import diagnose
+    from srgan_nb.discriminator import Discriminator
+    from srgan_nb.downloads import download
+    from srgan_nb.evaluation import evaluate
+    from srgan_nb.generator import Generator
+    from srgan_nb.losses import VGGContentLoss
+    from srgan_nb.trainer import Trainer
+    from srgan_nb.upscaling import upscale
+
+HOMES = dict(
+    load_generator="checkpoints", diagnose="diagnosis", Discriminator="discriminator", download="downloads",
+    evaluate="evaluation", Generator="generator", VGGContentLoss="losses", Trainer="trainer", upscale="upscaling",
+)
+__all__ = ["Discriminator", "Generator", "Trainer", "VGGContentLoss", "__version__", "diagnose", "download", "evaluate",
+           "load_generator", "upscale"]
+
+
+def __getattr__(name: str):
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

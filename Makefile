@@ -1,0 +1,32 @@
+# make demo          learn from the photographs in installed packages, enlarge one: demo/result.png (STEPS=200 is shorter)
+# make lab           read and run the notebooks in JupyterLab
+# make test          every test but the browser's
+# make browser-test  every notebook run in JupyterLab in a real browser (needs Chromium and its driver)
+# make notebooks     run all notebooks in order, keep their outputs, say which text outputs changed
+# The first of them makes .venv, and each brings it up to date when what it is made from has changed.
+.PHONY: help demo lab test browser-test notebooks
+
+VENV ?= .venv
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+export PYTHON
+
+help:
+	@sed -n '/^# /s/^# //p' Makefile
+
+demo: $(VENV)/installed
+	@python -m srgan_nb.demo $(if $(STEPS),--steps $(STEPS)) --out demo
+
+lab: $(VENV)/installed
+	@jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) nbs/index.ipynb
+
+test: $(VENV)/installed
+	@python -m pytest -m "not browser"
+
+browser-test: $(VENV)/installed
+	@python -m pytest -m browser
+
+notebooks: $(VENV)/installed
+	@python tests/run_notebooks.py
+
+$(VENV)/installed: settings.ini setup.py pyproject.toml
+	@.ci/venv $(VENV)
