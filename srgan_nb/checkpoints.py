@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['STATE_FORMAT', 'GENERATOR_FORMAT', 'SHIPPED', 'flatten', 'unflatten', 'save_tensors', 'read_notes', 'read_tensors',
-           'save_state', 'load_state', 'bare_state_dict', 'save_generator', 'generator_file', 'read_passport',
-           'load_generator']
+           'save_state', 'load_state', 'load_optimizer', 'bare_state_dict', 'save_generator', 'generator_file',
+           'read_passport', 'load_generator']
 
 # %% ../nbs/11_checkpoints.ipynb #9caa5bc2
 import json
@@ -94,6 +94,15 @@ def load_state(path: str | Path) -> dict[str, Any]:
     if notes.get("format") != STATE_FORMAT:
         raise UserError(f"{path}: not a training state of srgan_nb (it calls itself {notes.get('format')!r})")
     return unflatten(notes["skeleton"], tensors)
+
+# %% ../nbs/11_checkpoints.ipynb #8cb2ce11
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """`optimizer.load_state_dict`, after which each moment lies in memory as its weight does."""
+    optimizer.load_state_dict(state)
+    for weight, values in optimizer.state.items():
+        for name, value in values.items():
+            if value.shape == weight.shape:
+                values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 # %% ../nbs/11_checkpoints.ipynb #d80a71a0
 GENERATOR_FORMAT = "srgan_nb generator 1"

@@ -94,3 +94,7 @@ def train(arguments: Sequence[str] | None = None) -> int:
     if trainer.processes.first:
         print(f"done: weights in {trainer.run.folder / 'generator.safetensors'}, log in {trainer.run.folder / 'log.csv'}")
     return 0
+
+
+if __name__ == "__main__":  # python -m srgan_nb.cli train ..., the form that torchrun starts
+    sys.exit({"train": train, "evaluate": evaluate, "upscale": upscale, "download": download}[sys.argv[1]](sys.argv[2:]))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["UserError", "write_atomically", "flush_to_disk", "check_free_space"]
+__all__ = ["UserError", "write_atomically", "flush_to_disk", "check_free_space", "locked"]
 
 
 class UserError(ValueError):
@@ -58,3 +58,27 @@ def check_free_space(folder: str | Path, needed: int, purpose: str) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise UserError(f"{purpose} needs {needed / 1e6:,.0f} MB, {folder} has {free / 1e6:,.0f} MB free: make room")
+
+
+@contextmanager
+def locked(path: str | Path, busy: str | None = None) -> Iterator[None]:
+    """Only one process at a time is inside the block; the system opens the lock when its holder ends, however it ends.
+
+    `path`: a file that is made for the purpose. Waits for its turn; with `busy`, a sentence, it raises `UserError` with
+    that sentence in place of waiting.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        try:
+            if os.name == "nt":
+                import msvcrt
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK if busy else msvcrt.LK_LOCK, 1)
+            else:
+                import fcntl
+                fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except OSError:
+            if busy:
+                raise UserError(busy) from None
+            raise
+        yield

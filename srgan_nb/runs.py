@@ -48,7 +48,7 @@ def cut_rows(path: Path, step: int) -> None:
     with write_atomically(path) as temporary:
         temporary.write_text("".join(lines[:1] + whole), newline="")
 
-# %% ../nbs/14_runs.ipynb #60ea3e2a
+# %% ../nbs/14_runs.ipynb #9833c825
 class RunFolder:
     "The files of one run. Everything but the tables is written whole or not at all."
 
@@ -56,13 +56,20 @@ class RunFolder:
         self.folder = Path(folder)
         self.checkpoints = self.folder / "checkpoints"
 
+    def exists(self) -> bool:
+        "Whether a run was begun here."
+        return (self.folder / "settings.json").exists()
+
+    def require_free(self) -> None:
+        "Raises `UserError` where there is something in the folder already."
+        if self.folder.is_file() or self.folder.is_dir() and any(p.name[0] != "." for p in self.folder.iterdir()):
+            raise UserError(f"{self.folder} is not empty: continue it with --resume, or choose another --out")
+
     def create(self, settings: Settings) -> None:
         "Makes the folder of a new run. Raises `UserError` where there is something already, or it can't be made."
+        self.require_free()
         try:
-            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-                raise UserError(f"{self.folder} is not empty: continue it with --resume, or choose another --out")
-            self.checkpoints.mkdir(parents=True)
-            (self.folder / "samples").mkdir()
+            self.folder.mkdir(parents=True, exist_ok=True)
             with write_atomically(self.folder / "settings.json") as temporary:
                 temporary.write_text(json.dumps(asdict(settings), indent=1) + "\n")
         except OSError as error:
@@ -84,19 +91,25 @@ class RunFolder:
         "The checkpoints, oldest first."
         return sorted(self.checkpoints.glob("step-*.safetensors"))
 
-# %% ../nbs/14_runs.ipynb #c681ce51
+# %% ../nbs/14_runs.ipynb #a4e4f63d
 def save_checkpoint(run: RunFolder, step: int, state: Mapping[str, Any], generator: nn.Module,
                     passport: Mapping[str, Any], keep: int) -> None:
     "Writes a checkpoint and the newest weights, then removes all but the last `keep` checkpoints."
+    run.checkpoints.mkdir(exist_ok=True)
     save_state(run.checkpoints / f"step-{step:08d}.safetensors", state)
     save_generator(generator, run.folder / "generator.safetensors", passport)
     for old in run.saved()[:-keep]:
         old.unlink()
 
 
-def newest_checkpoint(run: RunFolder) -> dict[str, Any]:
-    "The state of the newest checkpoint that can be read. Raises `UserError` where there is none."
-    problems = [f"{run.folder} has no checkpoint to continue from"]
+def newest_checkpoint(run: RunFolder) -> dict[str, Any] | None:
+    """The state of the newest checkpoint that can be read; None where the run ended before its first.
+
+    Raises `UserError` where there are checkpoints and none can be read.
+    """
+    if not run.saved():
+        return None
+    problems = [f"{run.folder} has no checkpoint that can be read"]
     for path in reversed(run.saved()):
         try:
             return load_state(path)

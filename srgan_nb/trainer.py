@@ -3,11 +3,11 @@
 # %% auto #0
 __all__ = ['Models', 'start_from', 'wrapped', 'open_photos', 'Interrupted', 'noted_signals', 'Reporter', 'validate', 'Trainer']
 
-# %% ../nbs/14_trainer.ipynb #c3c94f55
+# %% ../nbs/14_trainer.ipynb #7df56512
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 import srgan_nb
 from .bicubic import upsample_bicubic
-from .checkpoints import load_generator, save_generator
+from .checkpoints import load_generator, load_optimizer, save_generator
 from .data import Pack, PatchSampler, as_float, pack_photos
 from .devices import Precision, Processes, choose_device, join_processes, speed_up
 from .discriminator import Discriminator
-from .files import UserError
+from .files import UserError, locked
 from .generator import Generator
 from .images import save_image, to_tensor
 from .losses import PerceptualLoss, content_loss
@@ -181,7 +181,7 @@ class Reporter:
         if self.writer is not None:
             self.writer.close()
 
-# %% ../nbs/14_trainer.ipynb #1d47fe65
+# %% ../nbs/14_trainer.ipynb #28ca8a86
 def validate(generator: Generator, photos: Pack, precision: Precision, sample: Path) -> float:
     """The mean PSNR-Y of whole photographs in dB; a strip of bicubic, SR and HR of the first goes into `sample`."""
     device, scores = next(generator.parameters()).device, []
@@ -193,10 +193,11 @@ def validate(generator: Generator, photos: Pack, precision: Precision, sample: P
         if i == 0:
             pictures = [upsample_bicubic(lr.cpu(), photos.scale), sr.cpu(), hr.cpu()]
             top, left = ((side - min(side, 192)) // 2 for side in hr.shape[-2:])
+            sample.parent.mkdir(exist_ok=True)
             save_image(torch.cat([each[0, :, top:top + 192, left:left + 192] for each in pictures], dim=2), sample)
     return sum(scores) / len(scores)
 
-# %% ../nbs/14_trainer.ipynb #5bcb4e4c
+# %% ../nbs/14_trainer.ipynb #d933e473
 class _Saving:
     "The half of the trainer that saves and restores."
 
@@ -224,7 +225,8 @@ class _Saving:
             raise UserError(f"the photos in {self.settings.data} are not those that {self.run.folder} was trained on: "
                             "restore them, or start a new run with --init")
         for name, part in {**self.models.parts(), "scaler": self.precision.scaler}.items():
-            part.load_state_dict(state[name])
+            load = load_optimizer if name.endswith("_optimizer") else type(part).load_state_dict
+            load(part, state[name])
         self.step, self.seconds, self.best, self.latest = (state[n] for n in ("step", "seconds", "best", "latest"))
         self.meter = Meter({name: value.to(self.device) for name, value in state["sums"].items()})
         torch.set_rng_state(state["random"])
@@ -232,7 +234,7 @@ class _Saving:
             for table in self.run.folder.glob("*.csv"):
                 cut_rows(table, self.step)
 
-# %% ../nbs/14_trainer.ipynb #7384e1ee
+# %% ../nbs/14_trainer.ipynb #92717bcf
 class Trainer(_Saving):
     """One training run of either stage: builds everything from `Settings`, trains, watches, saves, resumes.
 
@@ -241,14 +243,16 @@ class Trainer(_Saving):
     Raises `UserError` before any work where the settings, the photographs, the disk or a checkpoint do not fit.
     """
 
-    def __init__(self, settings: Settings, state: dict[str, Any] | None = None, live: bool = False,
-                 quiet: bool = False):
+    def __init__(self, settings: Settings, live: bool = False, quiet: bool = False, resuming: bool = False):
         check_values(settings)
         check_combinations(settings)
         self.settings, self.live, self.run = settings, live, RunFolder(settings.out)
+        state = newest_checkpoint(self.run) if resuming else None
         self.device = choose_device(settings.device)
         speed_up(self.device, settings.tf32, settings.threads)
         self.processes = join_processes(self.device)
+        if self.processes.first and not resuming:
+            self.run.require_free()
         self.quiet = quiet or not self.processes.first
         self.precision = Precision(settings.precision, self.device)
         torch.manual_seed(settings.seed)
@@ -263,7 +267,7 @@ class Trainer(_Saving):
         self.step, self.seconds, self.best, self.latest, self.meter = 0, 0.0, None, None, Meter()
         if state is not None:
             self.restore(state)
-        elif self.processes.first:
+        if self.processes.first and not resuming:
             self.run.create(settings)
 
     @classmethod
@@ -272,9 +276,7 @@ class Trainer(_Saving):
 
         `changes`: settings that are to differ from now on, such as `steps`, `device` or `threads`.
         """
-        run = RunFolder(folder)
-        settings = replace(run.settings(), out=str(folder), **changes)
-        return cls(settings, newest_checkpoint(run), live, quiet)
+        return cls(replace(RunFolder(folder).settings(), out=str(folder), **changes), live, quiet, resuming=True)
 
     def fit(self) -> Generator:
         """Trains from the present step to the last; returns the trained generator in evaluation mode.
@@ -282,6 +284,13 @@ class Trainer(_Saving):
         Raises `Interrupted` when asked to stop, after saving, and `UserError` when a loss is no number any more;
         the last good checkpoint is then still there.
         """
+        busy = f"{self.run.folder} is being trained by another process: wait for it, or stop it"
+        with locked(self.run.folder / ".lock", busy) if self.processes.first else nullcontext():
+            self.fit_alone()
+        return self.models.shown.eval()
+
+    def fit_alone(self) -> None:
+        "`fit`, with no other process at work in the run's folder."
         if not self.quiet:
             self.announce()
         if not self.run.saved():
@@ -294,7 +303,6 @@ class Trainer(_Saving):
         finally:
             if reporter:
                 reporter.close()
-        return self.models.shown.eval()
 
     def announce(self) -> None:
         "Says what is about to be computed, and where."
@@ -302,7 +310,7 @@ class Trainer(_Saving):
         together = f" x {self.processes.world}" if self.processes.world > 1 else ""
         print(f"{settings.stage}, preset {settings.preset}: {weights:,} parameters on {self.device}{together}, "
               f"{settings.precision}\nloss: {self.loss.describe()}\n{len(self.photos)} photos to train on, "
-              f"{len(self.validation_photos)} to validate on\nsteps {self.step} to {settings.steps} into {settings.out}",
+              f"{len(self.validation_photos)} to validate on\nsteps {self.step} to {settings.steps}, into {self.run.folder}",
               flush=True)
 
     def train_steps(self, reporter: Reporter | None, asked: list[int]) -> None:

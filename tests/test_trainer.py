@@ -1,0 +1,341 @@
+"""The trainer's promises: exact resuming, whole checkpoints, several processes, clear refusals."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from srgan_nb import cli
+from srgan_nb.checkpoints import load_generator, load_state, read_passport, save_generator
+from srgan_nb.files import UserError
+from srgan_nb.generator import Generator
+from srgan_nb.recipes import settings_for
+from srgan_nb.runs import RunFolder, read_rows
+from srgan_nb.trainer import Interrupted, Trainer
+
+SMALL = dict(steps=8, batch_size=4, patch_size=16, channels=4, blocks=1, held_out=1, log_every=2, validate_every=4,
+             checkpoint_every=4, device="cpu", threads=1)
+SMALL_GAN = dict(SMALL, content="MSE", discriminator_channels=4, discriminator_dense=8)
+
+
+def made_up_photos(folder: Path) -> Path:
+    "Five small pictures of smooth noise in a new folder."
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for i in range(5):
+        coarse = Image.fromarray(random.integers(0, 256, (10, 12, 3), dtype=np.uint8))
+        coarse.resize((48, 40), Image.BICUBIC).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    "A folder of photographs to train on; their packs go into a folder of the test session."
+    os.environ["SRGAN_NB_DATA"] = str(tmp_path_factory.mktemp("data"))
+    return made_up_photos(tmp_path_factory.mktemp("made_up") / "photos")
+
+
+@pytest.fixture(scope="session")
+def trained(photos, tmp_path_factory) -> Path:
+    "A finished run of the first stage."
+    out = tmp_path_factory.mktemp("runs") / "srresnet"
+    Trainer(settings_for("srresnet", "lite", data=str(photos), out=str(out), **SMALL), quiet=True).fit()
+    return out
+
+
+def run_settings(stage, photos, trained, out, **changes):
+    sizes = SMALL if stage == "srresnet" else dict(SMALL_GAN, init=str(trained))
+    return settings_for(stage, "lite", data=str(photos), out=str(out), **{**sizes, **changes})
+
+
+def final_state(out: Path) -> dict:
+    return load_state(RunFolder(out).saved()[-1])
+
+
+def assert_same(first, second, where="state") -> None:
+    "Two trees of tensors and numbers are equal in every bit; what the clock decides is left out."
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), where
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for name in first.keys() - {"seconds"}:
+            assert_same(first[name], second[name], f"{where}.{name}")
+    elif isinstance(first, list):
+        for i, (a, b) in enumerate(zip(first, second, strict=True)):
+            assert_same(a, b, f"{where}[{i}]")
+    else:
+        assert first == second, where
+
+
+def stop_at(trainer: Trainer, step: int) -> None:
+    "Trains until a SIGINT arrives in the middle of update number `step`."
+    update = trainer.update
+
+    def interrupted(*arguments):
+        if trainer.step == step:
+            signal.raise_signal(signal.SIGINT)
+        return update(*arguments)
+
+    trainer.update = interrupted
+    with pytest.raises(Interrupted, match=f"stopped after step {step + 1} .* --resume"):
+        trainer.fit()
+
+
+@pytest.mark.parametrize("stage", ["srresnet", "srgan"])
+def test_an_interrupted_run_ends_like_an_undisturbed_one(stage, photos, trained, tmp_path):
+    whole, broken = (run_settings(stage, photos, trained, tmp_path / name, ema=0.9) for name in ("whole", "broken"))
+    Trainer(whole, quiet=True).fit()
+    stop_at(Trainer(broken, quiet=True), 2)
+    stop_at(Trainer.resume(broken.out, quiet=True), 4)
+    Trainer.resume(broken.out, quiet=True).fit()
+    assert_same(final_state(whole.out), final_state(broken.out))
+    for table in ("log.csv", "validation.csv"):
+        assert Path(whole.out, table).read_text() == Path(broken.out, table).read_text()
+
+
+def test_killed_anywhere_it_goes_on_bit_for_bit(photos, trained, tmp_path):
+    "SIGKILL at random moments of a run in a forked child; tests/benchmarks/kills.py does it twenty times."
+    from tests.benchmarks.kills import killed_runs
+
+    settings, undisturbed = (run_settings("srgan", photos, trained, tmp_path / name, steps=160, checkpoint_every=2,
+                                          validate_every=50) for name in ("killed", "undisturbed"))
+    Trainer(undisturbed, quiet=True).fit()
+    assert killed_runs(settings, kills=4) == 4
+    assert_same(final_state(undisturbed.out), final_state(settings.out))
+
+
+def test_the_same_command_writes_the_same_log(photos, trained, tmp_path):
+    logs = []
+    for name in ("one", "two"):
+        Trainer(run_settings("srgan", photos, trained, tmp_path / name), quiet=True).fit()
+        logs.append((tmp_path / name / "log.csv").read_text())
+    assert logs[0] == logs[1]
+    assert logs[0].count("\n") == 1 + 4
+
+
+def test_a_run_leaves_what_it_promises(trained):
+    run = RunFolder(trained)
+    assert [path.name for path in run.saved()] == [f"step-{step:08d}.safetensors" for step in (0, 4, 8)]
+    assert [row["step"] for row in read_rows(run.table("validation"))] == [4, 8]
+    passport = read_passport(trained)["passport"]
+    assert passport["step"] == 8 and passport["photos"] == 4 and len(passport["photos_hash"]) == 64
+    assert not {"data", "out", "init"} & passport["recipe"].keys()
+    assert (trained / "best.safetensors").exists() and list((trained / "samples").glob("*.png"))
+    assert not load_generator(trained).training
+
+
+def test_only_the_generator_of_the_average_is_shown(photos, trained, tmp_path):
+    settings = run_settings("srresnet", photos, trained, tmp_path / "ema", ema=0.5)
+    shown = Trainer(settings, quiet=True).fit()
+    state = final_state(settings.out)
+    assert torch.equal(shown.tail.weight, state["average"]["module.tail.weight"])
+    assert not torch.equal(shown.tail.weight, state["generator"]["tail.weight"])
+    assert torch.equal(load_generator(settings.out).tail.weight, shown.tail.weight)
+
+
+def test_bfloat16_follows_float32(photos, trained, tmp_path):
+    ends = {}
+    for precision in ("float32", "bfloat16"):
+        settings = run_settings("srgan", photos, trained, tmp_path / precision, precision=precision)
+        Trainer(settings, quiet=True).fit()
+        ends[precision] = [row["content"] for row in read_rows(RunFolder(settings.out).table("log"))]
+    assert ends["float32"] != ends["bfloat16"]  # it did compute in another format
+    assert ends["bfloat16"] == pytest.approx(ends["float32"], rel=0.05)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("stage", ["srresnet", "srgan"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_cuda_follows_the_cpu(stage, precision, photos, trained, tmp_path):
+    logs = []
+    for device in ("cpu", "cuda"):
+        settings = run_settings(stage, photos, trained, tmp_path / device, device=device, tf32=False,
+                                precision=precision if device == "cuda" else "float32")
+        Trainer(settings, quiet=True).fit()
+        logs.append([row["content"] for row in read_rows(RunFolder(settings.out).table("log"))])
+    assert logs[1] == pytest.approx(logs[0], rel=1e-3 if precision == "float32" else 0.05)
+
+
+# -- several processes -------------------------------------------------------------------------------------------
+
+
+def torchrun(processes: int, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-addr",
+               "127.0.0.1", "--master-port", str(29500 + os.getpid() % 1000), "-m", "srgan_nb.cli", "train", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def flags(settings_changes: dict) -> list[str]:
+    parts = []
+    for name, value in settings_changes.items():
+        flag = "--" + name.replace("_", "-")
+        parts += [flag if value else flag.replace("--", "--no-")] if isinstance(value, bool) else [flag, str(value)]
+    return parts
+
+
+@pytest.mark.parametrize("stage", ["srresnet", "srgan"])
+def test_two_processes_equal_one_at_the_same_global_batch(stage, photos, trained, tmp_path):
+    changes = dict(SMALL_GAN, data=str(photos), discriminator_batch_norm=False, steps=6)
+    if stage == "srgan":
+        changes["init"] = str(trained)
+    one = [stage, "--preset", "lite", *flags({**changes, "out": tmp_path / "one"})]
+    two = [stage, "--preset", "lite", *flags({**changes, "out": tmp_path / "two", "steps": 4})]
+    assert cli.train(one) == 0
+    done = torchrun(2, *two)
+    assert done.returncode == 0, done.stderr
+    # and on with another number of processes: the last steps by one
+    assert cli.train([stage, "--resume", str(tmp_path / "two"), "--steps", "6"]) == 0
+    # one-cycle's rates depend on the number of steps, so compare with a run of the same course
+    changed = [stage, "--preset", "lite", *flags({**changes, "out": tmp_path / "again", "steps": 4})]
+    assert cli.train(changed) == 0
+    assert cli.train([stage, "--resume", str(tmp_path / "again"), "--steps", "6"]) == 0
+    first, second = (final_state(tmp_path / name)["generator"] for name in ("again", "two"))
+    for name, weight in first.items():
+        torch.testing.assert_close(second[name], weight, rtol=1e-4, atol=1e-5, msg=name)
+
+
+# -- refusals: one clear line, exit code 1, nothing lost ---------------------------------------------------------
+
+
+def refused(capsys, *arguments) -> str:
+    assert cli.train([str(argument) for argument in arguments]) == 1
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "Traceback" not in message
+    return message
+
+
+def test_bad_folders_are_refused(photos, tmp_path, capsys):
+    assert "no such folder" in refused(capsys, "srresnet", "--data", tmp_path / "none", "--out", tmp_path / "o")
+    (tmp_path / "empty").mkdir()
+    assert "no photo" in refused(capsys, "srresnet", "--data", tmp_path / "empty", "--out", tmp_path / "o")
+    few = ("srresnet", "--data", photos, "--held-out", 5, "--patch-size", 16, "--out", tmp_path / "o")
+    assert "more photos" in refused(capsys, *few)
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_full_folder_is_left_alone(photos, trained, capsys):
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    message = refused(capsys, "srresnet", "--preset", "lite", "--data", photos, "--out", trained,
+                      *flags({name: SMALL[name] for name in ("patch_size", "held_out", "channels", "blocks")}))
+    assert "not empty" in message and "--resume" in message
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_a_place_that_cannot_be_written_is_refused(photos, tmp_path, capsys):
+    (tmp_path / "file").write_text("x")
+    small = flags({name: SMALL[name] for name in ("patch_size", "held_out", "channels", "blocks")})
+    message = refused(capsys, "srresnet", "--data", photos, "--out", tmp_path / "file" / "run", *small)
+    assert "can't be made" in message
+
+
+def test_another_network_is_refused_by_name(photos, trained, tmp_path, capsys):
+    message = refused(capsys, "srgan", "--init", trained, "--out", tmp_path / "o", "--channels", 8, "--data", photos,
+                      "--patch-size", 16, "--content", "MSE")
+    assert "channels 4 there, 8 here" in message
+
+
+def test_a_pickle_is_never_executed(photos, tmp_path, capsys):
+    import pickle
+
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "executed",)
+
+    (tmp_path / "trap.pth").write_bytes(pickle.dumps(Trap()))
+    message = refused(capsys, "srgan", "--init", tmp_path / "trap.pth", "--out", tmp_path / "o", "--data", photos)
+    assert "Pickles" in message
+    assert not (tmp_path / "executed").exists()
+
+
+def test_other_photos_than_before_are_refused(photos, trained, tmp_path, capsys):
+    import shutil
+
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    settings = run_settings("srresnet", folder, trained, tmp_path / "run", steps=4)
+    Trainer(settings, quiet=True).fit()
+    Image.new("RGB", (64, 64), "red").save(folder / "0.png")
+    assert "are not those" in refused(capsys, "srresnet", "--resume", settings.out, "--steps", 8)
+
+
+def test_wrong_usage_ends_with_two(photos, tmp_path):
+    for wrong in (["srresnet"], ["srgan", "--out", "x", "--data", str(photos)], ["srresnet", "--nonsense"],
+                  ["srresnet", "--resume", "x", "--out", "y"]):
+        with pytest.raises(SystemExit) as end:
+            cli.train(wrong)
+        assert end.value.code == 2
+
+
+def test_two_trainers_do_not_share_a_folder(photos, trained, tmp_path):
+    settings = run_settings("srresnet", photos, trained, tmp_path / "run")
+    first = Trainer(settings, quiet=True)
+    second_said = []
+    update = first.update
+
+    def nosy(*arguments):
+        if first.step == 1:
+            with pytest.raises(UserError) as error:
+                Trainer.resume(settings.out, quiet=True).fit()
+            second_said.append(str(error.value))
+        return update(*arguments)
+
+    first.update = nosy
+    first.fit()
+    assert "another process" in second_said[0]
+
+
+def test_not_a_number_stops_at_once_and_keeps_the_last_checkpoint(photos, trained, tmp_path):
+    settings = run_settings("srresnet", photos, trained, tmp_path / "run", checkpoint_every=2)
+    trainer = Trainer(settings, quiet=True)
+    update = trainer.update
+
+    def poisoned(*arguments):
+        if trainer.step == 4:
+            with torch.no_grad():
+                trainer.models.generator.head[0].weight.fill_(float("nan"))
+        return update(*arguments)
+
+    trainer.update = poisoned
+    with pytest.raises(UserError, match=r"step 5: content, colour is no finite number.*step-00000004"):
+        trainer.fit()
+    good = final_state(settings.out)
+    assert good["step"] == 4 and all(torch.isfinite(weight).all() for weight in good["generator"].values())
+
+
+def small_disk(folder: Path) -> bool:
+    "Mounts a disk of 200 KB, where this machine lets us."
+    folder.mkdir()
+    return sys.platform == "linux" and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)],
+                                                      capture_output=True).returncode == 0
+
+
+def test_a_full_disk_ends_in_one_line_and_a_whole_checkpoint(photos, trained, tmp_path, capsys):
+    disk = tmp_path / "disk"
+    if not small_disk(disk):
+        pytest.skip("no right to mount a small disk")
+    try:
+        message = refused(capsys, "srresnet", "--preset", "lite", "--data", photos, "--out", disk / "run",
+                          *flags(dict(SMALL, channels=12, steps=40, checkpoint_every=2, keep=9)))
+        assert "No space left" in message
+        newest = RunFolder(disk / "run").saved()[-1]
+        assert load_state(newest)["step"] > 0
+        assert not list((disk / "run").rglob("*.part*"))
+    finally:
+        subprocess.run(["umount", str(disk)])
+
+
+def test_weights_of_another_kind_are_refused(tmp_path):
+    save_generator(Generator(channels=4, blocks=1), tmp_path / "g.safetensors")
+    raw = (tmp_path / "g.safetensors").read_bytes()
+    for cut in (0, 7, 100, len(raw) - 1):
+        (tmp_path / "cut.safetensors").write_bytes(raw[:cut])
+        with pytest.raises(UserError, match="not a whole"):
+            load_generator(tmp_path / "cut.safetensors")
+
