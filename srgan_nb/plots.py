@@ -173,29 +173,33 @@ def spectrum(image: torch.Tensor) -> torch.Tensor:
     power = transformed.abs().square() / window.square().sum()
     return 10 * torch.fft.fftshift(power).clamp_min(1e-12).log10()
 
-# %% ../nbs/01_plots.ipynb #bdebc9f1
+# %% ../nbs/01_plots.ipynb #c332c2d8
 def show_spectrum(images: Sequence[torch.Tensor | Image.Image], titles: Sequence[str] | None = None,
-                  suptitle: str | None = None) -> None:
+                  suptitle: str | None = None, square: float | None = None) -> None:
     """Shows 2-D spectra of pictures' luma on one scale in dB: slow changes in the middle, fine detail outside.
 
     `images`: tensors (C, H, W) in [0, 1] or PIL pictures. The axes count cycles per pixel: 0.5 is the finest
-    pattern that pixels can carry, black beside white.
+    pattern that pixels can carry, black beside white. `square` draws a dashed square of that half width on pictures
+    of the largest size: 1/8 is what a picture shrunk by 4 can carry.
     """
     import matplotlib.pyplot as plt
 
     tensors = [image if isinstance(image, torch.Tensor) else to_tensor(to_rgb(image)) for image in images]
     spectra = [spectrum(tensor).numpy() for tensor in tensors]
     low, high = np.percentile(np.concatenate([power.ravel() for power in spectra]), [2, 99.9])
+    largest = max(power.size for power in spectra)
     width = min(3.2, (FIGURE_WIDTH - 0.8) / len(spectra))
     figure, grid = plt.subplots(1, len(spectra), squeeze=False, layout="constrained", facecolor="white",
                                 figsize=(width * len(spectra) + 0.8, width + 0.4 + 0.3 * bool(suptitle)))
     for axes, power, title in zip(grid[0], spectra, titles or [""] * len(spectra), strict=True):
         shown = axes.imshow(power, extent=(-0.5, 0.5, 0.5, -0.5), vmin=low, vmax=high, cmap="magma", aspect="equal")
         axes.set_title(title, fontsize=11)
-        axes.set(xticks=[-0.5, -0.25, 0, 0.25, 0.5], yticks=[-0.5, -0.25, 0, 0.25, 0.5] if axes is grid[0, 0] else [])
-        axes.set_xticklabels(["-½", "-¼", "0", "¼", "½"])
+        axes.set(xticks=[-0.25, 0, 0.25], yticks=[-0.25, 0, 0.25], xticklabels=["-¼", "0", "¼"], yticklabels=[])
         axes.set_xlabel("cycles per pixel", fontsize=9)
-    grid[0, 0].set_yticklabels(["-½", "-¼", "0", "¼", "½"])
+        if square and power.size == largest:
+            corners = np.array([-1, 1, 1, -1, -1]) * square, np.array([-1, -1, 1, 1, -1]) * square
+            axes.plot(*corners, color="white", linestyle="--", linewidth=1)
+    grid[0, 0].set_yticklabels(["-¼", "0", "¼"])
     figure.colorbar(shown, ax=grid[0].tolist(), label="power, dB", shrink=0.85)
     figure.suptitle(suptitle, fontsize=13) if suptitle else None
     plt.show()
