@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['CONVOLUTIONS_IN_BLOCK', 'PixelLoss', 'check_same_shape', 'vgg_layers', 'random_vgg_state', 'load_vgg_state',
            'imagenet_vgg_file', 'find_vgg_weights', 'VGGContentLoss', 'content_loss', 'adversarial_loss',
-           'discriminator_loss', 'PerceptualLoss', 'frozen', 'gradient_norms']
+           'discriminator_loss', 'frozen', 'PerceptualLoss', 'gradient_norms']
 
 # %% ../nbs/09_content_loss.ipynb #2eb82df4
 import os
@@ -223,6 +223,18 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """
     return F.softplus(-real_logits.float()).mean() + F.softplus(fake_logits.float()).mean()
 
+# %% ../nbs/09_content_loss.ipynb #2117ef9c
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    "Inside the block `module`'s parameters take no gradient, while gradient still flows through it to its input."
+    before = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    try:
+        module.requires_grad_(False)
+        yield
+    finally:
+        for parameter, flag in before:
+            parameter.requires_grad_(flag)
+
 # %% ../nbs/09_content_loss.ipynb #6bae68f7
 class PerceptualLoss(nn.Module):
     """The generator's loss in the adversarial stage: content + adversarial_weight x adversarial.
@@ -243,18 +255,6 @@ class PerceptualLoss(nn.Module):
     def describe(self) -> str:
         "One line for logs and passports."
         return f"{self.content.describe()} + {self.adversarial_weight:g} x adversarial"
-
-# %% ../nbs/09_content_loss.ipynb #2117ef9c
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    "Inside the block `module`'s parameters take no gradient, while gradient still flows through it to its input."
-    before = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
-    try:
-        module.requires_grad_(False)
-        yield
-    finally:
-        for parameter, flag in before:
-            parameter.requires_grad_(flag)
 
 # %% ../nbs/09_content_loss.ipynb #48f0c6b6
 def gradient_norms(terms: Mapping[str, Tensor], parameter: Tensor) -> dict[str, float]:
