@@ -33,11 +33,12 @@ def _crop_box(crop: tuple[int, int, int, int], size: tuple[int, int], largest: t
     first = round(left * across), round(top * down)
     return *first, first[0] + max(1, round(width * across)), first[1] + max(1, round(height * down))
 
-# %% ../nbs/01_plots.ipynb #9c6a98a5
+# %% ../nbs/01_plots.ipynb #ed7118da
 def _draw_picture(axes, picture: Image.Image, title: str = "") -> None:
     """Draws one picture: its own pixels as squares where it is enlarged, smoothly averaged where it is made smaller."""
     shown = axes.get_window_extent().height
     axes.imshow(picture, interpolation="nearest" if picture.height <= shown else "antialiased")
+    axes.axis("on")
     axes.set_title(title, fontsize=11)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
@@ -45,17 +46,34 @@ def _draw_picture(axes, picture: Image.Image, title: str = "") -> None:
 
 def _draw_frame(axes, box: tuple[int, int, int, int]) -> None:
     """Draws a yellow frame with a dark edge around a PIL box (left, top, right, bottom) of the picture on `axes`."""
-    left, top, right, bottom = box
-    for color, line_width in (("black", 3.5), (FRAME, 1.8)):
-        axes.add_patch(_rectangle((left - 0.5, top - 0.5), right - left, bottom - top, color, line_width))
-
-
-def _rectangle(corner, width, height, color, line_width):
     from matplotlib.patches import Rectangle
 
-    return Rectangle(corner, width, height, fill=False, edgecolor=color, linewidth=line_width)
+    left, top, right, bottom = box
+    for color, line_width in (("black", 3.5), (FRAME, 1.8)):
+        axes.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=color,
+                                 linewidth=line_width))
 
-# %% ../nbs/01_plots.ipynb #790cea09
+# %% ../nbs/01_plots.ipynb #38631ac8
+def _picture_grid(count: int, columns: int, aspect: float, height: float, crop: tuple[int, ...] | None, heading: bool):
+    """A white figure and its grid of empty axes: a row of pictures `height` inches high, a row of crops, and so on.
+
+    `aspect` is the widest picture's width / height. Returns (figure, axes) with the axes (rows, columns).
+    """
+    import matplotlib.pyplot as plt
+
+    height = min(height, (FIGURE_WIDTH - 0.1 * columns) / columns / aspect)
+    heights = [height + 0.3]
+    if crop:
+        heights.append(min(crop[2] / crop[3] * height * aspect, 1.5 * height) + 0.25)
+    heights *= -(-count // columns)
+    figure, grid = plt.subplots(len(heights), columns, squeeze=False, layout="constrained", facecolor="white",
+                                figsize=(columns * (height * aspect + 0.1), sum(heights) + 0.3 * heading),
+                                height_ratios=heights)
+    for axes in grid.flat:
+        axes.axis("off")
+    return figure, grid
+
+# %% ../nbs/01_plots.ipynb #deeeb1d6
 def show_images(images: Sequence[torch.Tensor | Image.Image], titles: Sequence[str] | None = None,
                 crop: tuple[int, int, int, int] | None = None, columns: int | None = None, height: float = 3.0,
                 suptitle: str | None = None) -> None:
@@ -70,32 +88,20 @@ def show_images(images: Sequence[torch.Tensor | Image.Image], titles: Sequence[s
 
     pictures = [_as_picture(image) for image in images]
     titles = list(titles or [""] * len(pictures))
-    if len(titles) != len(pictures):
-        raise ValueError(f"{len(pictures)} pictures, but {len(titles)} titles")
+    if not pictures or len(titles) != len(pictures):
+        raise ValueError(f"{len(pictures)} pictures to show, but {len(titles)} titles")
     largest = max((picture.size for picture in pictures), key=lambda size: size[0] * size[1])
-    columns = min(columns or len(pictures), len(pictures))
-    kinds = 2 if crop else 1
-    rows = -(-len(pictures) // columns) * kinds
     aspect = max(picture.width / picture.height for picture in pictures)
-    height = min(height, (FIGURE_WIDTH - 0.1 * columns) / columns / aspect)
-    crop_height = min(crop[2] / crop[3] * height * aspect, 1.5 * height) if crop else 0
-    heights = [crop_height + 0.25 if crop and row % 2 else height + 0.3 for row in range(rows)]
-    figure, grid = plt.subplots(rows, columns, squeeze=False, layout="constrained", facecolor="white",
-                                figsize=(columns * (height * aspect + 0.1), sum(heights) + 0.3 * bool(suptitle)),
-                                height_ratios=heights)
+    columns = min(columns or len(pictures), len(pictures))
+    figure, grid = _picture_grid(len(pictures), columns, aspect, height, crop, bool(suptitle))
     figure.suptitle(suptitle, fontsize=13) if suptitle else None
-    for axes in grid.flat:
-        axes.axis("off")
     for index, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
-        row, column = index // columns * kinds, index % columns
-        axes = grid[row, column]
-        axes.axis("on")
-        _draw_picture(axes, picture, title)
+        row, column = index // columns * (2 if crop else 1), index % columns
+        _draw_picture(grid[row, column], picture, title)
         if crop:
             box = _crop_box(crop, picture.size, largest)
-            _draw_frame(axes, box)
+            _draw_frame(grid[row, column], box)
             below = grid[row + 1, column]
-            below.axis("on")
             _draw_picture(below, picture.crop(box))
             below.spines[:].set(visible=True, color=FRAME, linewidth=1.8)
             below.set_xlabel(f"{box[2] - box[0]} x {box[3] - box[1]} pixels", fontsize=9)
@@ -173,7 +179,13 @@ def spectrum(image: torch.Tensor) -> torch.Tensor:
     power = transformed.abs().square() / window.square().sum()
     return 10 * torch.fft.fftshift(power).clamp_min(1e-12).log10()
 
-# %% ../nbs/01_plots.ipynb #c332c2d8
+# %% ../nbs/01_plots.ipynb #6f5c98d6
+def _strongest_in_cells(power: torch.Tensor) -> np.ndarray:
+    """The strongest wave of an (H, W) spectrum in each of at most 64 x 64 cells: large enough to see a single one."""
+    rows, columns = (min(length, 64) for length in power.shape)
+    return torch.nn.functional.adaptive_max_pool2d(power[None], (rows, columns))[0].numpy()
+
+# %% ../nbs/01_plots.ipynb #0d3bf180
 def show_spectrum(images: Sequence[torch.Tensor | Image.Image], titles: Sequence[str] | None = None,
                   suptitle: str | None = None, square: float | None = None) -> None:
     """Shows 2-D spectra of pictures' luma on one scale in dB: slow changes in the middle, fine detail outside.
@@ -185,18 +197,19 @@ def show_spectrum(images: Sequence[torch.Tensor | Image.Image], titles: Sequence
     import matplotlib.pyplot as plt
 
     tensors = [image if isinstance(image, torch.Tensor) else to_tensor(to_rgb(image)) for image in images]
-    spectra = [spectrum(tensor).numpy() for tensor in tensors]
-    low, high = np.percentile(np.concatenate([power.ravel() for power in spectra]), [2, 99.9])
-    largest = max(power.size for power in spectra)
-    width = min(3.2, (FIGURE_WIDTH - 0.8) / len(spectra))
-    figure, grid = plt.subplots(1, len(spectra), squeeze=False, layout="constrained", facecolor="white",
-                                figsize=(width * len(spectra) + 0.8, width + 0.4 + 0.3 * bool(suptitle)))
-    for axes, power, title in zip(grid[0], spectra, titles or [""] * len(spectra), strict=True):
+    cells = [_strongest_in_cells(spectrum(tensor)) for tensor in tensors]
+    low, high = np.percentile(np.concatenate([power.ravel() for power in cells]), [2, 99.9])
+    low = max(low, high - 70)  # empty space must not eat up the scale
+    largest = max(tensor.shape[-1] for tensor in tensors)
+    width = min(3.2, (FIGURE_WIDTH - 0.8) / len(cells))
+    figure, grid = plt.subplots(1, len(cells), squeeze=False, layout="constrained", facecolor="white",
+                                figsize=(width * len(cells) + 0.8, width + 0.4 + 0.3 * bool(suptitle)))
+    for axes, power, tensor, title in zip(grid[0], cells, tensors, titles or [""] * len(cells), strict=True):
         shown = axes.imshow(power, extent=(-0.5, 0.5, 0.5, -0.5), vmin=low, vmax=high, cmap="magma", aspect="equal")
         axes.set_title(title, fontsize=11)
         axes.set(xticks=[-0.25, 0, 0.25], yticks=[-0.25, 0, 0.25], xticklabels=["-¼", "0", "¼"], yticklabels=[])
         axes.set_xlabel("cycles per pixel", fontsize=9)
-        if square and power.size == largest:
+        if square and tensor.shape[-1] == largest:
             corners = np.array([-1, 1, 1, -1, -1]) * square, np.array([-1, -1, 1, 1, -1]) * square
             axes.plot(*corners, color="white", linestyle="--", linewidth=1)
     grid[0, 0].set_yticklabels(["-¼", "0", "¼"])

@@ -1,0 +1,95 @@
+"""What figures hold: the pictures' own pixels, the same scene in every crop, one colour scale."""
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from srgan_nb.plots import LiveCurves, plot_curves, show_images, show_spectrum, spectrum
+
+
+@pytest.fixture
+def figure(monkeypatch):
+    "The figure that was shown, instead of a window."
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(plt.gcf()))
+    yield lambda: shown[-1]
+    plt.close("all")
+
+
+def pictures_in(figure):
+    figure.canvas.draw()
+    return [axes.images[0].get_array() for axes in figure.axes if axes.images]
+
+
+def test_crops_show_the_same_part_with_their_own_pixels(figure):
+    hr = torch.randint(0, 256, (3, 32, 48), dtype=torch.uint8)
+    lr = hr[:, ::4, ::4]
+    show_images([lr.float() / 255, hr.float() / 255], titles=["LR", "HR"], crop=(8, 16, 12, 20))
+    lr_whole, hr_whole, lr_crop, hr_crop = pictures_in(figure())
+    assert np.array_equal(hr_whole, hr.permute(1, 2, 0)) and np.array_equal(lr_whole, lr.permute(1, 2, 0))
+    assert np.array_equal(hr_crop, hr[:, 8:20, 16:36].permute(1, 2, 0))
+    assert np.array_equal(lr_crop, lr[:, 2:5, 4:9].permute(1, 2, 0))
+    assert [axes.images[0].get_interpolation() for axes in figure().axes[2:]] == ["nearest", "nearest"]
+
+
+@pytest.mark.parametrize("columns", [None, 1, 2, 3, 5, 99])
+@pytest.mark.parametrize("crop", [None, (2, 2, 4, 4)])
+def test_every_picture_is_drawn_once_in_a_figure_that_fits_the_page(figure, columns, crop):
+    images = [torch.rand(3, 8 + side, 12) for side in range(3)] + [torch.rand(1, 8, 8), Image.new("L", (30, 10))]
+    show_images(images, titles=list("abcde"), columns=columns, crop=crop, suptitle="five")
+    assert len(pictures_in(figure())) == 5 * (2 if crop else 1)
+    assert sorted(axes.get_title() for axes in figure().axes if axes.get_title()) == list("abcde")
+    assert figure().get_figwidth() <= 10.1 and figure().get_facecolor() == (1, 1, 1, 1)
+
+
+def test_titles_must_fit_the_pictures():
+    for images, titles in [([], None), ([torch.rand(3, 4, 4)], ["a", "b"])]:
+        with pytest.raises(ValueError, match="titles"):
+            show_images(images, titles)
+
+
+def test_curves_in_panels(figure):
+    panels = {"loss": {"a": ([1, 2], [3, 4]), "b": ([], [])}, "dB": {"c": (torch.arange(3), torch.rand(3))}}
+    plot_curves(panels, title="t")
+    assert [axes.get_ylabel() for axes in figure().axes] == ["loss", "dB"]
+    plot_curves({"a": ([1, 2], [1e-3, 1])}, "epoch", "loss", logy=True)
+    (axes,) = figure().axes
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_yscale()) == ("epoch", "loss", "log")
+
+
+def test_live_curves_outside_a_notebook_do_nothing():
+    live = LiveCurves(ylabel="loss")
+    live.update({"a": ([1, 2], [3, 4])})
+    assert live.handle is None and not plt.get_fignums()
+
+
+def test_live_curves_close_their_figures(monkeypatch):
+    displayed = []
+    monkeypatch.setattr("IPython.get_ipython", lambda: object())
+    monkeypatch.setattr("IPython.display.display", lambda figure, display_id: displayed.append(figure))
+    LiveCurves().update({"a": ([1, 2], [3, 4])})
+    assert len(displayed) == 1 and not plt.get_fignums()
+
+
+@pytest.mark.parametrize("size", [(64, 64), (63, 48), (8, 200)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_spectrum_finds_a_wave(size, channels):
+    height, width = size
+    phase = 2 * torch.pi * 2 * torch.arange(width) / width  # two waves across
+    power = spectrum((0.5 + 0.4 * torch.cos(phase)).expand(channels, height, width))
+    assert power.shape == size
+    row, column = divmod(power.argmax().item(), width)
+    assert (row, abs(column - width // 2)) == (height // 2, 2)
+
+
+def test_spectra_share_one_scale(figure):
+    show_spectrum([torch.rand(3, 64, 64), torch.full((3, 32, 32), 0.5), Image.new("RGB", (20, 30))], square=1 / 8)
+    figure().canvas.draw()
+    limits = {axes.images[0].get_clim() for axes in figure().axes if axes.images}
+    (scale,) = limits
+    assert scale[0] < scale[1] and len(figure().axes[0].lines) == 1 and not figure().axes[1].lines
