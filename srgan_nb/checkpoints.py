@@ -46,14 +46,17 @@ def unflatten(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
         return {key: unflatten(value, tensors) for key, value in content}
     return [unflatten(value, tensors) for value in content] if kind == "list" else content
 
-# %% ../nbs/11_checkpoints.ipynb #a204fbd7
+# %% ../nbs/11_checkpoints.ipynb #23403a94
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], **notes: Any) -> None:
     """Writes a safetensors file whole or not at all; `notes` go into its header as one JSON text.
 
     One text, because safetensors stores several in random order, and equal contents should make equal bytes.
     """
     with write_atomically(path) as temporary:
-        save_file(dict(tensors), temporary, metadata={"srgan_nb": json.dumps(notes)})
+        try:
+            save_file(dict(tensors), temporary, metadata={"srgan_nb": json.dumps(notes)})
+        except SafetensorError as error:  # a full disk, say
+            raise UserError(f"{path} could not be written: {error}") from None
 
 
 def read_notes(path: str | Path) -> dict[str, Any]:

@@ -22,19 +22,19 @@ def exits_cleanly(command: Callable[[Sequence[str] | None], int | None]) -> Call
         try:
             return command(arguments) or 0
         except UserError as error:
-            print(f"{command.__name__}: {error}", file=sys.stderr)
+            print(f"srgan_{command.__name__}: {error}", file=sys.stderr)
             return 1
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            print(f"{command.__name__}: {where}{error.strerror or error}", file=sys.stderr)
+            print(f"srgan_{command.__name__}: {where}{error.strerror or error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
-            print(f"{command.__name__}: interrupted", file=sys.stderr)
+            print(f"srgan_{command.__name__}: interrupted", file=sys.stderr)
             return 130
         except Exception as error:
             if type(error).__name__ not in ("OutOfMemoryError", "MemoryError"):
                 raise
-            print(f"{command.__name__}: out of memory: choose a smaller batch or tile ({error})", file=sys.stderr)
+            print(f"srgan_{command.__name__}: out of memory: choose a smaller batch or tile ({error})", file=sys.stderr)
             return 1
 
     return wrapped
@@ -48,7 +48,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         if one.name == "stage":
             continue
         kind = one.type if one.type in (bool, int, float) else str
-        options = {"help": f"{one.metadata['help']} (paper: {one.default})", "default": argparse.SUPPRESS}
+        options = {"help": f"{one.metadata['help']} (paper: {one.default})".replace("%", "%%"), "default": argparse.SUPPRESS}
         if kind is bool:
             parser.add_argument(flag(one.name), action=argparse.BooleanOptionalAction, **options)
         else:
@@ -96,5 +96,21 @@ def train(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+
+@exits_cleanly
+def download(arguments: Sequence[str] | None = None) -> int:
+    "srgan_download: DIV2K and the benchmark sets."
+    from srgan_nb.downloads import PHOTO_SETS, TOGETHER, download
+
+    sets = [*TOGETHER, *PHOTO_SETS]
+    parser = argparse.ArgumentParser("srgan_download", description="Fetches, checks and unpacks photograph sets.")
+    parser.add_argument("names", nargs="+", choices=sets, metavar="NAME", help=f"any of {', '.join(sets)}")
+    parser.add_argument("--folder", help="where to put them (default: $SRGAN_NB_DATA, or the cache of this system)")
+    parser.add_argument("--from", dest="archive", metavar="ARCHIVE", help="an archive that was fetched by hand")
+    given = parser.parse_args(arguments)
+    download(given.names, given.folder, given.archive)
+    return 0
+
+
 if __name__ == "__main__":  # python -m srgan_nb.cli train ..., the form that torchrun starts
-    sys.exit({"train": train, "evaluate": evaluate, "upscale": upscale, "download": download}[sys.argv[1]](sys.argv[2:]))
+    sys.exit(globals()[sys.argv[1]](sys.argv[2:]))
