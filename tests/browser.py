@@ -1,0 +1,180 @@
+"""JupyterLab on loopback and a headless Chromium that reads in it, for test_browser.py and screenshots.py."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("chromium-browser"), shutil.which("chromedriver")
+WHY_NOT = None if CHROMIUM and DRIVER else "no Chromium and driver (Debian: apt-get install chromium chromium-driver)"
+
+SETTINGS = {  # plugin -> what a reader would set; every cell is in the page, nothing is asked, saved or fetched
+    "notebook-extension/tracker": {"windowingMode": "none", "scrollPastEnd": False},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
+    "docmanager-extension/plugin": {"autosave": False},
+    "apputils-extension/themes": {"theme": "JupyterLab Light"},
+}
+
+# Collects, before any script of the page runs, what the page itself would only write to its console.
+NOTE_ERRORS = """
+window.pageErrors = [];
+window.addEventListener('error', event => window.pageErrors.push(String(event.message)));
+window.addEventListener('unhandledrejection', event => window.pageErrors.push(String(event.reason)));
+"""
+
+# What the notebook holds now: its code cells as Jupyter knows them, and the pictures that the page could not load.
+NOTEBOOK_STATE = """
+const cells = jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.toJSON())
+    .filter(cell => cell.cell_type == 'code')
+    .map(cell => ({source: [cell.source].flat().join(''), count: cell.execution_count, errors: cell.outputs
+        .filter(output => output.output_type == 'error').map(output => `${output.ename}: ${output.evalue}`)}));
+const broken = [...document.querySelectorAll('.jp-Notebook img')].filter(it => !it.complete || !it.naturalWidth)
+    .map(it => it.src.slice(0, 100));
+return {cells, broken, status: document.querySelector('#jp-main-statusbar')?.innerText ?? ''};
+"""
+
+
+@contextmanager
+def jupyterlab(folder: Path, private: Path, theme: str = "JupyterLab Light") -> Iterator[str]:
+    "Serves `folder` on loopback with settings of its own in `private`, kernels in test mode; yields the address."
+    settings = private / "settings" / "@jupyterlab"
+    for plugin, values in {**SETTINGS, "apputils-extension/themes": {"theme": theme}}.items():
+        path = settings / f"{plugin}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    places = {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+              "JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython"}
+    environment = {**os.environ, **{name: str(private / place) for name, place in places.items()}, "IN_TEST": "1"}
+    environment.pop("MPLBACKEND", None)
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip", "127.0.0.1",
+               "--port", str(port), "--ServerApp.port_retries=0", "--IdentityProvider.token=",
+               f"--ServerApp.root_dir={folder}", "--LabApp.expose_app_in_browser=True"]
+    with open(private / "jupyterlab.log", "w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for(lambda: answers(f"{address}/api") or server.poll() is not None, 120, "JupyterLab's answer")
+        if server.poll() is not None:
+            raise RuntimeError(f"JupyterLab ended: {(private / 'jupyterlab.log').read_text()[-2000:]}")
+        yield address
+    finally:
+        server.terminate()
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+def answers(address: str) -> bool:
+    try:
+        return urllib.request.urlopen(address, timeout=5).status == 200
+    except OSError:
+        return False
+
+
+def wait_for(condition: Callable[[], object], seconds: float, what: str) -> object:
+    "The first true value of `condition`, asked five times a second."
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what} did not come in {seconds:.0f} seconds")
+        time.sleep(0.2)
+    return value
+
+
+@contextmanager
+def chromium(width: int = 1280, height: int = 1000):
+    "A headless Chromium, driven by selenium, that notes the errors of every page."
+    from selenium import webdriver
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu",
+                     "--force-device-scale-factor=1", "--hide-scrollbars"):
+        options.add_argument(argument)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    try:
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
+                               dict(width=width, height=height, deviceScaleFactor=1, mobile=False))
+        driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": NOTE_ERRORS})
+        driver.set_script_timeout(60)
+        yield driver
+    finally:
+        driver.quit()
+
+
+class NotebookPage:
+    "One notebook, open in JupyterLab with nothing beside it."
+
+    def __init__(self, driver, address: str, path: str):
+        self.driver = driver
+        driver.get(f"{address}/doc/tree/{path}?reset")
+        wait_for(lambda: driver.execute_script("return document.querySelectorAll('.jp-Notebook .jp-Cell').length"), 90,
+                 f"{path} in JupyterLab")
+
+    def state(self) -> dict:
+        return self.driver.execute_script(NOTEBOOK_STATE)
+
+    def wait_until_idle(self, seconds: float) -> None:
+        "Until the status bar says so: the toolbar says idle before there is a kernel."
+        wait_for(lambda: "| Idle" in self.state()["status"], seconds, "an idle kernel")
+
+    def run_all(self, seconds: float) -> dict:
+        "Run > Run All Cells with the mouse; returns the notebook's state when the last cell is done."
+        self.wait_until_idle(90)
+        self.click("//div[contains(@class,'lm-MenuBar-itemLabel')][text()='Run']")
+        self.click("//li[@data-command='runmenu:run-all']")
+
+        def done():
+            state = self.state()
+            failed = any(cell["errors"] for cell in state["cells"])
+            return (failed or all(cell["count"] for cell in state["cells"] if cell["source"].strip())) and state
+        wait_for(done, seconds, "the end of the last cell")
+        self.wait_until_idle(60)
+        time.sleep(1)  # pictures that have just come
+        return self.state()
+
+    def click(self, xpath: str) -> None:
+        from selenium.webdriver.common.by import By
+        wait_for(lambda: any(it.is_displayed() for it in self.driver.find_elements(By.XPATH, xpath)), 20, xpath)
+        self.driver.find_element(By.XPATH, xpath).click()
+
+    def drag(self, element, by: int) -> None:
+        "Presses the mouse on the middle of an element, moves `by` pixels to the right, lets go."
+        from selenium.webdriver import ActionChains
+        self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        ActionChains(self.driver).click_and_hold(element).move_by_offset(by, 0).release().perform()
+
+    def page_errors(self) -> list[str]:
+        return self.driver.execute_script("return window.pageErrors")
+
+    def shut_down_kernel(self) -> None:
+        "So that the next notebook has the memory and the cores to itself."
+        self.driver.execute_async_script(
+            "const done = arguments[0]; const base = location.pathname.split('/doc')[0];"
+            "const xsrf = document.cookie.split('; ').find(it => it.startsWith('_xsrf='))?.slice(6) ?? '';"
+            "fetch(base + '/api/sessions').then(it => it.json()).then(all => Promise.all(all.map(session =>"
+            " fetch(base + '/api/sessions/' + session.id, {method: 'DELETE', headers: {'X-XSRFToken': xsrf}}))))"
+            ".then(() => done())")
+
+    def screenshots(self, folder: Path, name: str) -> list[Path]:
+        "The whole notebook from top to bottom, one picture a screenful: NAME-01.png, NAME-02.png, ..."
+        panel = "document.querySelector('.jp-WindowedPanel-outer')"
+        self.driver.execute_script(f"document.activeElement.blur(); {panel}.scrollTop = 0")
+        height, whole = self.driver.execute_script(f"return [{panel}.clientHeight, {panel}.scrollHeight]")
+        paths = []
+        for number in range(-(-whole // height)):
+            self.driver.execute_script(f"{panel}.scrollTop = {number * height}")
+            time.sleep(0.3)
+            paths.append(folder / f"{name}-{number + 1:02}.png")
+            self.driver.get_screenshot_as_file(str(paths[-1]))
+        return paths

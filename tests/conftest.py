@@ -1,0 +1,28 @@
+"""What the tests share: where the repository is, the folder with photographs and weights, and the reasons to skip."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# SRGAN_NB_SHARED names a folder with data/, weights/ and torch_home/; the last one holds LPIPS's network.
+if "SRGAN_NB_SHARED" in os.environ:
+    os.environ.setdefault("TORCH_HOME", os.path.join(os.environ["SRGAN_NB_SHARED"], "torch_home"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    "The folder that SRGAN_NB_SHARED names; the test skips where there is none."
+    folder = os.environ.get("SRGAN_NB_SHARED")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("SRGAN_NB_SHARED names no folder with data/ and weights/")
+    return Path(folder)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cuda"):
+        import torch
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device")

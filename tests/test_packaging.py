@@ -1,0 +1,107 @@
+"""What a user gets from pip: the wheel out of the sdist, alone in an empty folder; and how light its import is."""
+
+import configparser
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+SOURCES = ("nbs", "srgan_nb", "settings.ini", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
+COMMANDS = ("srgan_train", "srgan_evaluate", "srgan_upscale", "srgan_download", "srgan_demo")
+NOT_FOR_USERS = {"nbdev", "fastcore", "execnb", "IPython", "ipywidgets", "matplotlib", "skimage", "scipy", "onnx",
+                 "onnxruntime", "tensorboard", "torchmetrics", "pytest"}
+
+
+def python(code: str, cwd: Path, *options: str, **environment: str) -> str:
+    done = subprocess.run([sys.executable, *options, "-c", code], cwd=cwd, text=True, capture_output=True,
+                          env={**os.environ, **environment})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "sdist -> wheel -> pip install --no-deps into an empty folder, all without a network."
+    source, dist, target = (tmp_path_factory.mktemp(name) for name in ("source", "dist", "target"))
+    for name in SOURCES:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, source / name)
+
+    def module(*arguments: str | Path) -> None:
+        done = subprocess.run([sys.executable, "-m", *arguments], env={**os.environ, "PIP_NO_INDEX": "1"}, text=True,
+                              capture_output=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    module("build", "--no-isolation", "--outdir", dist, source)
+    module("pip", "install", "--no-deps", "--target", target, next(dist.glob("*.whl")))
+    return target
+
+
+def test_wheel_holds_the_package_and_its_data(installed: Path) -> None:
+    here = {path.relative_to(ROOT) for path in (ROOT / "srgan_nb").rglob("*")
+            if path.is_file() and path.suffix != ".pyc" and not path.name.startswith(".")}
+    there = {path.relative_to(installed) for path in (installed / "srgan_nb").rglob("*")
+             if path.is_file() and path.suffix != ".pyc"}
+    assert there == here
+    others = [path.name for path in installed.iterdir() if path.suffix != ".dist-info"]
+    assert set(others) == {"bin", "srgan_nb"}, "nothing else lands beside the user's other packages"
+
+
+def test_imports_from_where_it_was_installed(installed: Path, tmp_path: Path) -> None:
+    code = ("import srgan_nb, torch\n"
+            "names = {name: getattr(srgan_nb, name) for name in srgan_nb.__all__}\n"
+            "lr = torch.rand(1, 3, 8, 9)\n"
+            "assert names['Generator'].from_preset('lite')(lr).shape == (1, 3, 32, 36)\n"
+            "print(srgan_nb.__file__)")
+    assert Path(python(code, tmp_path, PYTHONPATH=str(installed)).strip()).is_relative_to(installed)
+
+
+@pytest.mark.skipif(not list((ROOT / "srgan_nb").glob("weights/*.safetensors")), reason="no weights are shipped yet")
+def test_shipped_weights_enlarge_a_picture_there(installed: Path, tmp_path: Path) -> None:
+    code = ("import srgan_nb\nfrom PIL import Image\nsmall = Image.new('RGB', (12, 10), 'teal')\n"
+            "print([srgan_nb.upscale(small, model=model).size for model in ('srresnet', 'srgan')])")
+    assert python(code, tmp_path, PYTHONPATH=str(installed)).strip() == "[(48, 40), (48, 40)]"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_installed_and_explain_themselves(command: str, installed: Path, tmp_path: Path) -> None:
+    settings = configparser.ConfigParser(delimiters=["="], interpolation=None)
+    settings.read(ROOT / "settings.ini")
+    assert f"{command}=" in settings["DEFAULT"]["console_scripts"]
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    for arguments, status in ((["--help"], 0), (["--no-such-flag"], 2)):
+        done = subprocess.run([installed / "bin" / command, *arguments], cwd=tmp_path, env=environment, text=True,
+                              capture_output=True)
+        assert done.returncode == status and command in done.stdout + done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+IMPORT = """
+import json, sys, time
+import torch, torchvision
+before, start = set(sys.modules), time.process_time()
+import srgan_nb
+names = [getattr(srgan_nb, name) for name in (srgan_nb.__all__ if everything else [])]
+print(json.dumps([time.process_time() - start, sorted({name.split(".")[0] for name in set(sys.modules) - before})]))
+"""
+
+
+@pytest.mark.parametrize("everything", [False, True], ids=["import", "every name"])
+def test_import_is_light(everything: bool, tmp_path: Path) -> None:
+    "Under 0.3 s beyond torch and torchvision, with no tool for notebooks, plots or tests; so too with every name used."
+    runs = [json.loads(python(f"everything = {everything}" + IMPORT, tmp_path)) for _ in range(3)]
+    seconds, packages = min(run[0] for run in runs), set(runs[0][1])
+    assert not packages & NOT_FOR_USERS
+    assert seconds < 0.3
+
+
+def test_missing_name_is_an_attribute_error() -> None:
+    import srgan_nb
+    assert not hasattr(srgan_nb, "no_such_name")
+    assert set(srgan_nb.__all__) <= set(dir(srgan_nb))

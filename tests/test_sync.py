@@ -1,0 +1,134 @@
+"""The repository agrees with itself: modules with notebooks, notebooks with their form, everything with ruff."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+BIN = Path(sys.executable).parent
+NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
+LESSONS = [path for path in NOTEBOOKS if path.stem != "index"]
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+
+
+def cells(path: Path, kind: str) -> list[dict]:
+    found = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == kind]
+    return [{**cell, "source": "".join(cell["source"])} for cell in found]
+
+
+def tracked_files() -> list[Path]:
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    "A copy of the project in which every notebook was exported and cleaned anew."
+    folder = tmp_path_factory.mktemp("copy")
+    for name in ("nbs", "srgan_nb"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    for name in ("settings.ini", "pyproject.toml", "setup.py"):
+        shutil.copy(ROOT / name, folder)
+    for command in (["nbdev_export"], ["nbdev_clean", "--fname", "nbs"]):
+        subprocess.run([BIN / command[0], *command[1:]], cwd=folder, check=True)
+    return folder
+
+
+def test_modules_are_what_the_notebooks_export(copy: Path) -> None:
+    exported = {path.name: path.read_text() for path in sorted((copy / "srgan_nb").glob("*.py"))}
+    committed = {path.name: path.read_text() for path in sorted((ROOT / "srgan_nb").glob("*.py"))}
+    different = sorted(name for name in exported | committed if exported.get(name) != committed.get(name))
+    assert not different, "run nbdev_export; and edit notebooks, not the modules they export"
+
+
+@each_notebook
+def test_notebook_is_clean(path: Path, copy: Path) -> None:
+    assert path.read_text() == (copy / "nbs" / path.name).read_text(), f"run nbdev_clean --fname nbs/{path.name}"
+
+
+def test_ruff() -> None:
+    done = subprocess.run([BIN / "ruff", "check", "."], cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@each_notebook
+def test_outputs_are_fit_to_read(path: Path) -> None:
+    "No error, warning or leftover progress bar is committed, and the file stays small."
+    outputs = [(cell["source"], output) for cell in cells(path, "code") for output in cell["outputs"]]
+    assert not [source for source, output in outputs if output["output_type"] == "error"]
+    stray = [text for _, output in outputs if output.get("name") == "stderr"
+             for text in ["".join(output["text"])] if "Warning" in text or len(text.strip().splitlines()) > 2]
+    assert not stray
+    assert path.stat().st_size < 500_000
+
+
+@each_notebook
+def test_every_code_cell_that_shows_pictures_has_them(path: Path) -> None:
+    "A notebook is committed as it was run: whoever only reads it sees what the cells show."
+    source = "\n".join(cell["source"] for cell in cells(path, "code") if "#| eval: false" not in cell["source"])
+    kinds = {kind for cell in cells(path, "code") for output in cell["outputs"] for kind in output.get("data", {})}
+    if re.search(r"^(?:show_|plot_)\w+\(|plt\.show\(\)$", source, re.MULTILINE):
+        assert kinds & {"image/png", "image/jpeg"}, "no picture: run make notebooks"
+
+
+@each_lesson
+def test_a_lesson_has_its_parts(path: Path) -> None:
+    "A title first, one module at most, what was shown, exercises with folded solutions, and the way to the next one."
+    text, code = cells(path, "markdown"), cells(path, "code")
+    first = json.loads(path.read_text())["cells"][0]
+    assert first["cell_type"] == "markdown" and "".join(first["source"]).startswith("# "), "opens with its title"
+    titles = [line for cell in text for line in re.sub(r"```.*?```", "", cell["source"], flags=re.DOTALL).splitlines()
+              if re.match(r"#+ ", line)]
+    assert sum(title.startswith("# ") for title in titles) == 1, "one title, so that the table of contents is a tree"
+    assert any("what was shown" in title.lower() for title in titles)
+    assert any("exercise" in title.lower() for title in titles)
+    assert sum("#| default_exp" in cell["source"] for cell in code) <= 1
+    assert any(cell["metadata"].get("jupyter", {}).get("source_hidden") for cell in code), "solutions are folded cells"
+    links = re.findall(r"\]\(([\w./-]+\.ipynb)(?:#[^)]*)?\)", "\n".join(cell["source"] for cell in text))
+    assert [link for link in links if not (path.parent / link).exists()] == []
+    if path != LESSONS[-1]:
+        assert LESSONS[LESSONS.index(path) + 1].name in links, "ends with the way to the next notebook"
+
+
+@each_lesson
+def test_no_cell_is_a_wall(path: Path) -> None:
+    long = {cell["source"].splitlines()[0]: lines for cell in cells(path, "code")
+            if (lines := len(cell["source"].splitlines())) > 45}
+    assert not long
+
+
+@each_notebook
+def test_notebook_names_its_kernel(path: Path) -> None:
+    "Without it JupyterLab asks which kernel to use; with another name it does not find one."
+    assert json.loads(path.read_text())["metadata"]["kernelspec"]["name"] == "python3"
+
+
+def test_no_path_of_this_machine_is_committed() -> None:
+    here = {str(ROOT) + "/", str(Path.home()) + "/", str(Path(sys.prefix).resolve()) + "/"} - {"//"}
+    found = []
+    for path in tracked_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        outputs = path.suffix == ".ipynb"
+        places = here | ({tempfile.gettempdir() + "/"} if outputs else set())
+        found += [f"{path.relative_to(ROOT)}: {place}" for place in sorted(places) if place in text]
+    assert not found
+
+
+def test_no_large_file_is_committed() -> None:
+    large = {str(path.relative_to(ROOT)): size for path in tracked_files() if (size := path.stat().st_size) > 10e6}
+    assert not large
