@@ -48,7 +48,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         if one.name == "stage":
             continue
         kind = one.type if one.type in (bool, int, float) else str
-        options = {"help": f"{one.metadata['help']} (paper: {one.default})".replace("%", "%%"), "default": argparse.SUPPRESS}
+        explanation = f"{one.metadata['help']} (paper: {one.default})".replace("%", "%%")
+        options = {"help": explanation, "default": argparse.SUPPRESS}
         if kind is bool:
             parser.add_argument(flag(one.name), action=argparse.BooleanOptionalAction, **options)
         else:
@@ -92,7 +93,7 @@ def train(arguments: Sequence[str] | None = None) -> int:
         print(stop, file=sys.stderr)
         return 128 + stop.signal
     if trainer.processes.first:
-        print(f"done: weights in {trainer.run.folder / 'generator.safetensors'}, log in {trainer.run.folder / 'log.csv'}")
+        print(f"done: {trainer.run.folder / 'generator.safetensors'}, with its log beside it")
     return 0
 
 

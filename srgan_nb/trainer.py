@@ -328,7 +328,7 @@ class Loop(Watching):
             models.average.update_parameters(models.generator)
         return values
 
-# %% ../nbs/14_trainer.ipynb #cc0aa30c
+# %% ../nbs/14_trainer.ipynb #fbb215aa
 class Trainer(Loop):
     """One training run of either stage: builds everything from `Settings`, trains, watches, saves, resumes.
 
@@ -387,9 +387,8 @@ class Trainer(Loop):
         "`fit`, with no other process at work in the run's folder."
         if not self.quiet:
             self.announce()
-        if not self.run.saved():
+        if self.processes.any(self.processes.first and not self.run.saved(), self.device):
             self.save()  # so that there is something to go on from before the first checkpoint
-        self.processes.wait()
         reporter = Reporter(self.run, self.settings, self.step, self.live, self.quiet) if self.processes.first else None
         try:
             with noted_signals() as asked:
