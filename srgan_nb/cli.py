@@ -99,6 +99,65 @@ def train(arguments: Sequence[str] | None = None) -> int:
 
 
 @exits_cleanly
+def evaluate(arguments: Sequence[str] | None = None) -> int:
+    "srgan_evaluate: one or several models on one or several sets, as a table."
+    parser = argparse.ArgumentParser("srgan_evaluate", description="Scores models by the paper's protocol.")
+    parser.add_argument("datasets", nargs="+", metavar="SET", help="Set5, Set14, BSD100, or a folder of pictures")
+    parser.add_argument("--model", nargs="+", default=["srgan"], dest="models", metavar="MODEL",
+                        help="bicubic, a shipped name, a .safetensors file or a run's folder; several may be named")
+    parser.add_argument("--scale", type=int, choices=(2, 4, 8), help="for bicubic; networks have their own")
+    parser.add_argument("--lpips", choices=("squeeze", "alex", "vgg"), help="add LPIPS by this network")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set")
+    parser.add_argument("--pictures", metavar="FOLDER", help="write comparison pictures with zoomed crops there")
+    parser.add_argument("--save", metavar="FILE", help="write the table there as well: .md, .csv or .json")
+    given = parser.parse_args(arguments)
+
+    from srgan_nb.evaluation import evaluate, find_dataset, save_report, to_markdown
+
+    for name in given.datasets:
+        find_dataset(name)  # what is missing is told before work starts
+    results = [evaluate(dataset, model, given.scale, given.lpips, given.device, given.limit, given.pictures)
+               for model in given.models for dataset in given.datasets]
+    print(to_markdown(results))
+    if given.save:
+        save_report(results, given.save)
+    return 0
+
+
+@exits_cleanly
+def upscale(arguments: Sequence[str] | None = None) -> int:
+    "srgan_upscale: a picture, or a folder of them."
+    parser = argparse.ArgumentParser("srgan_upscale", description="Enlarges a picture, or every picture of a folder.")
+    parser.add_argument("source", metavar="IN", help="a picture or a folder")
+    parser.add_argument("target", metavar="OUT", help="the file or folder to write")
+    parser.add_argument("--model", default="srgan", help="srgan, srresnet, bicubic, a .safetensors file, a run's folder")
+    parser.add_argument("--max-memory", metavar="SIZE", help="what enlarging may take, such as 1GB")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument("--half", action="store_true", help="float16, on CUDA only")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network: worth it for many pictures")
+    parser.add_argument("--format", dest="file_format", help="for a folder: png, jpg, ... for all; else each its own")
+    parser.add_argument("--quality", type=int, default=95, help="of JPEG and WebP, 1 to 100")
+    parser.add_argument("--force", action="store_true", help="overwrite what is there")
+    given = parser.parse_args(arguments)
+
+    from pathlib import Path
+
+    from srgan_nb.folders import upscale_file, upscale_folder
+    from srgan_nb.upscaling import Upscaler
+
+    whole_folder = Path(given.source).is_dir()
+    upscaler = Upscaler(given.model, given.max_memory, device=given.device, half=given.half, compile=given.compile,
+                        progress=not whole_folder)
+    if not whole_folder:
+        print(upscale_file(given.source, given.target, upscaler, given.force, given.quality))
+        return 0
+    report = upscale_folder(given.source, given.target, upscaler, given.force, given.quality, given.file_format)
+    print(report, file=sys.stderr if report.failed else sys.stdout)
+    return 1 if report.failed else 0
+
+
+@exits_cleanly
 def download(arguments: Sequence[str] | None = None) -> int:
     "srgan_download: DIV2K and the benchmark sets."
     from srgan_nb.downloads import PHOTO_SETS, TOGETHER, download
