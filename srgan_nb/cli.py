@@ -131,7 +131,7 @@ def upscale(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("srgan_upscale", description="Enlarges a picture, or every picture of a folder.")
     parser.add_argument("source", metavar="IN", help="a picture or a folder")
     parser.add_argument("target", metavar="OUT", help="the file or folder to write")
-    parser.add_argument("--model", default="srgan", help="srgan, srresnet, bicubic, a .safetensors file, a run's folder")
+    parser.add_argument("--model", default="srgan", help="srgan, srresnet, bicubic, a .safetensors file, a run")
     parser.add_argument("--max-memory", metavar="SIZE", help="what enlarging may take, such as 1GB")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--half", action="store_true", help="float16, on CUDA only")

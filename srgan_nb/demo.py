@@ -60,9 +60,9 @@ def train_both_stages(out: Path, steps: int) -> None:
 
     vgg, adversarial_steps = find_vgg_weights(), max(1, steps // 4)
     content = dict(content="VGG22", vgg_weights=str(vgg)) if vgg else dict(content="MSE")
-    print(f"\nStage 2 of 2: SRGAN, a discriminator joins in, {adversarial_steps} steps; content loss: "
-          + (f"VGG22 from {vgg}" if vgg else "MSE, for no VGG19 weights are here (name a file in SRGAN_NB_VGG to have VGG22)"),
-          flush=True)
+    print(f"\nStage 2 of 2: SRGAN, a discriminator joins in, {adversarial_steps} steps", flush=True)
+    if not vgg:
+        print("The content loss is MSE, since no VGG19 weights are here; name their file in SRGAN_NB_VGG to have VGG22")
     second = dict(shared, steps=adversarial_steps, validate_every=max(1, adversarial_steps // 4),
                   checkpoint_every=max(1, adversarial_steps // 8))
     stage_trainer(settings_for("srgan", "lite", out=str(out / "srgan"), init=str(out / "srresnet"),
@@ -98,7 +98,7 @@ def save_comparison(pictures: dict[str, torch.Tensor], path: Path) -> None:
 @exits_cleanly
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("srgan_demo", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--steps", type=int, default=500, help="updates of SRResNet; SRGAN gets a quarter as many (500)")
+    parser.add_argument("--steps", type=int, default=500, help="updates of SRResNet; a quarter for SRGAN (500)")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything the demo writes (demo)")
     options = parser.parse_args(arguments)
     if options.steps < 1:
