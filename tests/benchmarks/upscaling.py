@@ -1,0 +1,111 @@
+"""Speed and memory of upscaling: `python tests/benchmarks/upscaling.py [speed] [memory] [--preset lite|paper]`.
+
+speed:  256x256 LR pixels, the plain way (evaluation mode, no_grad, NCHW, whole picture) against FastGenerator, in turn.
+memory: 1500x1000 LR pixels (24 megapixels out) by `upscale(..., max_memory="1GB")` in a fresh process: the peak of its
+        resident memory above what it had after importing, and the time against the whole picture at once.
+Prints what it measures; the limits it is held to stand beside. Memory is read from /proc: Linux only.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+
+import torch
+
+from srgan_nb.generator import Generator
+from srgan_nb.tiles import FastGenerator
+
+PIECE = """
+import sys, time
+import numpy as np, torch
+from srgan_nb.generator import Generator
+from srgan_nb.tiles import FastGenerator
+from srgan_nb.upscaling import Upscaler
+
+def memory(line):
+    with open("/proc/self/status") as status:
+        return next(int(text.split()[1]) * 1024 for text in status if text.startswith(line))
+
+preset, way, width, height, limit = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+from PIL import Image
+generator = Generator.from_preset(preset).eval()
+picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+baseline, start, cpu = memory("VmRSS"), time.perf_counter(), time.process_time()
+if way == "tiles":
+    Upscaler(generator, max_memory=limit, device="cpu")(picture)
+else:
+    with torch.inference_mode():
+        network = FastGenerator(generator)
+        lr = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+        sr = network.enlarge(network.features(lr), lr).clamp_(0, 1).mul_(255).round_().to(torch.uint8)
+print(memory("VmHWM") - baseline, time.perf_counter() - start, time.process_time() - cpu)
+"""
+
+
+def randomised(preset: str) -> Generator:
+    "A generator whose batch-norm statistics are not trivial, so that folding has something to fold."
+    torch.manual_seed(0)
+    generator = Generator.from_preset(preset)
+    for module in generator.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.normal_(module.running_mean, 0, 0.1)
+    torch.nn.init.normal_(generator.tail.weight, 0, 0.02)
+    return generator.eval()
+
+
+def speed(preset: str, side: int = 256, rounds: int = 2) -> float:
+    "Prints and returns how many times as fast the fast form is, by wall time; the outputs must agree to 1e-4."
+    generator = randomised(preset)
+    fast, lr = FastGenerator(generator), torch.rand(1, 3, side, side)
+    wall, cpu = {"plain": [], "fast": []}, {"plain": [], "fast": []}
+    for _ in range(rounds):
+        outputs = []
+        for name, network in (("plain", generator), ("fast", fast)):
+            start, cpu_start = time.perf_counter(), time.process_time()
+            with torch.no_grad():
+                outputs.append(network(lr))
+            wall[name].append(time.perf_counter() - start)
+            cpu[name].append(time.process_time() - cpu_start)
+    difference = (outputs[0] - outputs[1]).abs().max().item()
+    ratio, cpu_ratio = (min(times["plain"]) / min(times["fast"]) for times in (wall, cpu))
+    print(f"speed {preset} {side}x{side}, {torch.get_num_threads()} threads: plain {min(wall['plain']):.2f} s, fast "
+          f"{min(wall['fast']):.2f} s, {ratio:.2f} times as fast (processor time {cpu_ratio:.2f}), difference "
+          f"{difference:.0e}   [paper: at least 2.2, 1e-4]", flush=True)
+    assert difference < 1e-4
+    return ratio
+
+
+def peak(preset: str, way: str, width: int, height: int, limit: str) -> tuple[float, float, float]:
+    "Peak memory above the import baseline in bytes, wall and processor seconds of one enlargement in a fresh process."
+    words = [sys.executable, "-c", PIECE, preset, way, str(width), str(height), limit]
+    numbers = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    return tuple(float(number) for number in numbers[-3:])
+
+
+def memory(preset: str, width: int = 1500, height: int = 1000, limit: str = "1GB", whole: bool = True) -> None:
+    "Prints peak and time with tiles, and without."
+    rise, seconds, cpu = peak(preset, "tiles", width, height, limit)
+    print(f"memory {preset} {width}x{height}, limit {limit}: peak {rise / 1e6:.0f} MB above imports, {seconds:.1f} s "
+          f"(processor {cpu:.1f} s)", flush=True)
+    if whole:
+        whole_rise, whole_seconds, whole_cpu = peak(preset, "whole", width, height, limit)
+        print(f"  whole: peak {whole_rise / 1e6:.0f} MB, {whole_seconds:.1f} s (processor {whole_cpu:.1f} s); tiles "
+              f"{seconds / whole_seconds:.2f} times as long (processor {cpu / whole_cpu:.2f})   [at most 1.15]",
+              flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", choices=["speed", "memory"], default=["speed", "memory"])
+    parser.add_argument("--preset", choices=["lite", "paper"], nargs="*", default=["lite", "paper"])
+    parser.add_argument("--size", type=int, nargs=2, default=(1500, 1000), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--limit", default="1GB")
+    parser.add_argument("--no-whole", action="store_true", help="leave out the whole picture at once")
+    chosen = parser.parse_args()
+    for preset in chosen.preset:
+        if "speed" in chosen.what:
+            speed(preset)
+        if "memory" in chosen.what:
+            memory(preset, *chosen.size, chosen.limit, not chosen.no_whole)
