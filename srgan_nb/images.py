@@ -89,7 +89,7 @@ def luma(rgb: torch.Tensor) -> torch.Tensor:
     weights = rgb.new_tensor([65.481, 128.553, 24.966]).view(3, 1, 1)
     return ((rgb * weights).sum(-3, keepdim=True) + 16) / 255
 
-# %% ../nbs/00_images.ipynb #63abccd9
+# %% ../nbs/00_images.ipynb #37a635bf
 _READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
 
 
@@ -103,7 +103,7 @@ def open_image(path: str | Path) -> Image.Image:
     formats = [name for name in _READABLE if name in Image.registered_extensions().values()]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures and of odd metadata
+            warnings.filterwarnings("ignore", module="PIL")  # it warns of large pictures and of odd metadata
             with Image.open(path, formats=formats) as image:
                 image.load()
                 return _upright(image)
