@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,63 +14,9 @@ from srgan_nb import cli
 from srgan_nb.checkpoints import load_generator, load_state, read_passport, save_generator
 from srgan_nb.files import UserError
 from srgan_nb.generator import Generator
-from srgan_nb.recipes import settings_for
 from srgan_nb.runs import RunFolder, read_rows
 from srgan_nb.trainer import Interrupted, Trainer
-
-SMALL = dict(steps=8, batch_size=4, patch_size=16, channels=4, blocks=1, held_out=1, log_every=2, validate_every=4,
-             checkpoint_every=4, device="cpu", threads=1)
-SMALL_GAN = dict(SMALL, content="MSE", discriminator_channels=4, discriminator_dense=8)
-
-
-def made_up_photos(folder: Path) -> Path:
-    "Five small pictures of smooth noise in a new folder."
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for i in range(5):
-        coarse = Image.fromarray(random.integers(0, 256, (10, 12, 3), dtype=np.uint8))
-        coarse.resize((48, 40), Image.BICUBIC).save(folder / f"{i}.png")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory) -> Path:
-    "A folder of photographs to train on; their packs go into a folder of the test session."
-    os.environ["SRGAN_NB_DATA"] = str(tmp_path_factory.mktemp("data"))
-    return made_up_photos(tmp_path_factory.mktemp("made_up") / "photos")
-
-
-@pytest.fixture(scope="session")
-def trained(photos, tmp_path_factory) -> Path:
-    "A finished run of the first stage."
-    out = tmp_path_factory.mktemp("runs") / "srresnet"
-    Trainer(settings_for("srresnet", "lite", data=str(photos), out=str(out), **SMALL), quiet=True).fit()
-    return out
-
-
-def run_settings(stage, photos, trained, out, **changes):
-    sizes = SMALL if stage == "srresnet" else dict(SMALL_GAN, init=str(trained))
-    return settings_for(stage, "lite", data=str(photos), out=str(out), **{**sizes, **changes})
-
-
-def final_state(out: Path) -> dict:
-    return load_state(RunFolder(out).saved()[-1])
-
-
-def assert_same(first, second, where="state") -> None:
-    "Two trees of tensors and numbers are equal in every bit; what the clock decides is left out."
-    if isinstance(first, torch.Tensor):
-        assert torch.equal(first, second), where
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys(), where
-        for name in first.keys() - {"seconds"}:
-            assert_same(first[name], second[name], f"{where}.{name}")
-    elif isinstance(first, list):
-        for i, (a, b) in enumerate(zip(first, second, strict=True)):
-            assert_same(a, b, f"{where}[{i}]")
-    else:
-        assert first == second, where
-
+from tests.small_runs import SMALL, SMALL_GAN, assert_same, final_state, run_settings
 
 def stop_at(trainer: Trainer, step: int) -> None:
     "Trains until a SIGINT arrives in the middle of update number `step`."

@@ -1,0 +1,105 @@
+"""Every illness that `diagnose` knows, provoked by really breaking a training run that way."""
+
+import time
+
+import pytest
+import torch
+
+from srgan_nb import diagnose
+from srgan_nb.files import UserError
+from srgan_nb.trainer import Trainer
+from tests.small_runs import run_settings
+
+
+def names(run) -> set[str]:
+    return {finding.name for finding in diagnose(run).findings}
+
+
+def broken_run(photos, trained, out, break_it=lambda trainer: None, stage="srgan", **changes) -> set[str]:
+    "Trains a small run after `break_it` has put its hands on the trainer; returns what is found."
+    settings = run_settings(stage, photos, trained, out, **{"steps": 40, "validate_every": 40, "checkpoint_every": 40,
+                                                            **changes})
+    trainer = Trainer(settings, quiet=True)
+    break_it(trainer)
+    trainer.fit()
+    return names(settings.out)
+
+
+def before_each_update(change):
+    "A break that changes a batch before the trainer sees it."
+    def break_it(trainer):
+        update = trainer.update
+        trainer.update = lambda generator, discriminator, lr, hr: update(generator, discriminator, *change(lr, hr))
+    return break_it
+
+
+def test_a_first_stage_that_learns_is_fine(photos, trained, tmp_path):
+    assert broken_run(photos, trained, tmp_path / "run", stage="srresnet") == set()
+
+
+def test_a_learning_rate_that_is_too_high(photos, trained, tmp_path):
+    found = broken_run(photos, trained, tmp_path / "run", stage="srresnet", learning_rate=10.0, schedule="constant")
+    assert "learning rate too high" in found
+
+
+def test_a_loss_that_is_no_number(photos, trained, tmp_path):
+    def poison(trainer):
+        with torch.no_grad():
+            trainer.models.generator.tail.bias.fill_(float("inf"))
+
+    with pytest.raises(UserError, match="no finite number"):
+        broken_run(photos, trained, tmp_path / "run", poison, stage="srresnet")
+    finding, = [each for each in diagnose(tmp_path / "run").findings if each.name == "no number any more"]
+    assert "content" in finding.evidence and "step 1" in finding.evidence
+
+
+def test_a_discriminator_that_has_won(photos, trained, tmp_path):
+    def mark(lr, hr):
+        return lr, torch.ones_like(hr)  # real patches are plain white: nothing is easier to tell
+
+    found = broken_run(photos, trained, tmp_path / "run", before_each_update(mark), learning_rate=0.02,
+                       schedule="constant", discriminator_channels=8, adversarial_weight=0.0, steps=80)
+    assert "D has won" in found
+
+
+def test_a_discriminator_that_learns_nothing(photos, trained, tmp_path):
+    def still(trainer):
+        parameters = trainer.models.discriminator.parameters()
+        trainer.models.optimizers["discriminator"] = torch.optim.SGD(parameters, lr=0.0)
+        trainer.models.set_learning_rate = lambda rate: None
+
+    assert "D learns nothing" in broken_run(photos, trained, tmp_path / "run", still)
+
+
+@pytest.mark.parametrize("weight, name", [(1e3, "content term drowned"), (1e-9, "adversarial term drowned")])
+def test_one_term_drowns_the_other(weight, name, photos, trained, tmp_path):
+    assert name in broken_run(photos, trained, tmp_path / "run", adversarial_weight=weight)
+
+
+def test_a_colour_that_drifts(photos, trained, tmp_path):
+    def less_blue(lr, hr):
+        return lr, hr - torch.tensor([0.0, 0.0, 0.1]).view(3, 1, 1)
+
+    found = broken_run(photos, trained, tmp_path / "run", before_each_update(less_blue), stage="srresnet",
+                       learning_rate=1e-6)
+    assert "colour drift" in found
+    finding, = [each for each in diagnose(tmp_path / "run").findings if each.name == "colour drift"]
+    assert "blue" in finding.evidence
+
+
+def test_a_machine_that_waits_for_data(photos, trained, tmp_path):
+    def slow(trainer):
+        cut = trainer.sampler.cut
+
+        def late(*arguments):
+            time.sleep(0.2)
+            return cut(*arguments)
+
+        trainer.sampler.cut = late
+
+    assert "data starvation" in broken_run(photos, trained, tmp_path / "run", slow, stage="srresnet", steps=10)
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(UserError, match="no run"):
+        diagnose(tmp_path)
