@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -96,10 +97,31 @@ def test_a_lesson_has_its_parts(path: Path) -> None:
     assert any("exercise" in title.lower() for title in titles)
     assert sum("#| default_exp" in cell["source"] for cell in code) <= 1
     assert any(cell["metadata"].get("jupyter", {}).get("source_hidden") for cell in code), "solutions are folded cells"
-    links = re.findall(r"\]\(([\w./-]+\.ipynb)(?:#[^)]*)?\)", "\n".join(cell["source"] for cell in text))
-    assert [link for link in links if not (path.parent / link).exists()] == []
     if path != LESSONS[-1]:
-        assert LESSONS[LESSONS.index(path) + 1].name in links, "ends with the way to the next notebook"
+        assert LESSONS[LESSONS.index(path) + 1].name in text[-1]["source"], "ends with the way to the next notebook"
+
+
+def headings(path: Path) -> set[str]:
+    "The anchors that JupyterLab gives the headings of a notebook."
+    text = "\n".join(re.sub(r"```.*?```", "", cell["source"], flags=re.DOTALL) for cell in cells(path, "markdown"))
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[`*]", "", title).strip().replace(" ", "-") for title in titles}
+
+
+@each_notebook
+def test_links_and_pictures_lead_somewhere(path: Path) -> None:
+    text = "\n".join(cell["source"] for cell in cells(path, "markdown"))
+    lost = []
+    for target in re.findall(r"\]\(((?:[^()\s]|\([^()]*\))+)\)", text):
+        file, _, anchor = target.partition("#")
+        if "://" in target or target.startswith("attachment:"):
+            continue
+        there = path.parent / file if file else path
+        if not there.exists() or (anchor and unquote(anchor) not in headings(there)):
+            lost.append(target)
+    assert not lost
+    tests = re.findall(r"`(test_\w+\.py)`", text)
+    assert [name for name in tests if not (ROOT / "tests" / name).exists()] == []
 
 
 @each_lesson

@@ -1,0 +1,67 @@
+"""`make demo`, cut short: stopped, it says what was saved; run again, it goes on to its picture and its table."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from tests.conftest import ROOT
+
+WITHOUT_WEIGHTS = {name: value for name, value in os.environ.items() if name not in ("SRGAN_NB_SHARED", "SRGAN_NB_VGG")}
+DEMO = [sys.executable, "-m", "srgan_nb.demo", "--out", "demo", "--steps"]
+
+
+def run_demo(steps: int, folder: Path) -> str:
+    "Everything that the demo prints; it must end well."
+    done = subprocess.run([*DEMO, str(steps)], cwd=folder, env=WITHOUT_WEIGHTS, text=True, timeout=600,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+def stopped_demo(folder: Path) -> tuple[int, str]:
+    "Starts a long demo, presses Ctrl-C after its second step; the exit status and what it wrote on stderr."
+    with open(folder / "stderr", "w") as log:
+        demo = subprocess.Popen([*DEMO, "400"], cwd=folder, env=WITHOUT_WEIGHTS, stdout=subprocess.DEVNULL, stderr=log)
+    try:
+        end = time.monotonic() + 300
+        while not re.search(r" 2/400 ", (folder / "stderr").read_text()):
+            assert demo.poll() is None and time.monotonic() < end, (folder / "stderr").read_text()
+            time.sleep(0.1)
+        demo.send_signal(signal.SIGINT)
+        return demo.wait(120), (folder / "stderr").read_text()
+    finally:
+        demo.kill()
+
+
+def test_stopped_and_run_again(tmp_path: Path) -> None:
+    status, said = stopped_demo(tmp_path)
+    assert status == 128 + signal.SIGINT
+    assert "what was learned is in demo" in said and "Run the same command to go on" in said and "Traceback" not in said
+    saved = max(int(path.stem.split("-")[1]) for path in (tmp_path / "demo/srresnet/checkpoints").glob("step-*"))
+    assert saved >= 2
+
+    printed = run_demo(saved + 1, tmp_path)
+    assert f"steps {saved} to {saved + 1}" in printed, "the second run goes on where the first one stopped"
+    assert "The content loss is MSE, since no VGG19 weights are here" in printed, "what stands in is said, never silent"
+    scores = dict(re.findall(r"^(bicubic|SRResNet|SRGAN) +(\d\d\.\d\d) dB$", printed, re.MULTILINE))
+    assert len(scores) == 3 and abs(float(scores["SRResNet"]) - float(scores["bicubic"])) < 3
+    with Image.open(tmp_path / "demo/result.png") as picture:
+        assert picture.width > 1000 and "the picture: demo/result.png" in printed
+        greys = picture.convert("L").resize((64, 32)).get_flattened_data()
+        assert len(set(greys)) > 20, "a picture, not an empty canvas"
+
+
+def test_make_demo_hands_its_steps_on() -> None:
+    "What `make demo STEPS=7` would run; the venv rule is left out of it."
+    venv = Path(sys.prefix)
+    command = ["make", "--dry-run", f"VENV={venv}", f"--old-file={venv}/installed", "demo"]
+    shown = [subprocess.run([*command, *more], cwd=ROOT, text=True, capture_output=True, check=True).stdout
+             for more in ([], ["STEPS=7"])]
+    assert "python -m srgan_nb.demo --out demo" in " ".join(shown[0].split())
+    assert "python -m srgan_nb.demo --steps 7 --out demo" in " ".join(shown[1].split())

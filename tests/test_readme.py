@@ -1,0 +1,116 @@
+"""Every command and every line of Python in the README, run: long ones with short settings, all without a network."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+HAS_WEIGHTS = {path.stem for path in (ROOT / "srgan_nb").glob("weights/*.safetensors")} >= {"srresnet", "srgan"}
+
+ELSEWHERE = {  # command -> the test that runs it
+    "make demo": "tests/test_demo.py::test_stopped_and_run_again",
+    "make test": "the run that you are looking at",
+    "make lab": "tests/test_readme.py::test_make_lab_serves_the_start_page",
+}
+SMALL = "--discriminator-channels 4 --discriminator-dense 8 --batch-size 2 --patch-size 32 --held-out 1"
+SHORTENED = {  # how a command begins -> what makes it short
+    "srgan_train srresnet --data": f"--steps 2 {SMALL}",
+    "srgan_train srgan --init": f"--steps 1 --content MSE {SMALL}",
+    "srgan_train srgan --resume": "--steps 2",
+    "srgan_evaluate": "--limit 1",
+}
+
+
+def commands() -> list[str]:
+    "The lines of all shell blocks, in order."
+    return [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "A folder as the README takes it for granted: photo.jpg, a folder of photos and one of holiday pictures."
+    from srgan_nb.images import demo_photo, open_image, to_rgb
+    desk = tmp_path_factory.mktemp("desk")
+    for folder, names in {"photos": ("coffee", "chelsea", "rocket"), "holiday": ("chelsea",)}.items():
+        (desk / folder).mkdir()
+        for name in names:
+            to_rgb(open_image(demo_photo(name))).crop((100, 50, 228, 146)).save(desk / folder / f"{name}.png")
+    to_rgb(open_image(demo_photo("astronaut"))).crop((150, 20, 214, 84)).save(desk / "photo.jpg")
+    return desk
+
+
+def run(command: str, desk: Path) -> subprocess.CompletedProcess:
+    nowhere = "http://127.0.0.1:9"  # what is not on this machine can't be reached
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "SRGAN_NB_DATA": str(desk / "data"),
+                   "http_proxy": nowhere, "https_proxy": nowhere, "no_proxy": ""}
+    return subprocess.run(command, shell=True, cwd=desk, env=environment, text=True, capture_output=True, timeout=300)
+
+
+@pytest.mark.parametrize("number", range(len(commands())), ids=lambda number: commands()[number])
+def test_command(number: int, desk: Path, request: pytest.FixtureRequest) -> None:
+    command = commands()[number]
+    if command in ELSEWHERE:
+        return
+    if re.search(r"srgan_(upscale|evaluate)", command) and "runs/" not in command and not HAS_WEIGHTS:
+        pytest.skip("no weights are shipped yet")
+    if command.startswith("srgan_download"):  # test_downloads.py has the downloads; here, the lines that say why not
+        done = run(command, desk)
+        assert done.returncode == 1 and len(done.stderr.strip().splitlines()) < 40 and "Traceback" not in done.stderr
+        return
+    if command.startswith("srgan_evaluate"):
+        shared = request.getfixturevalue("shared")
+        shutil.copytree(shared / "data/benchmarks", desk / "data", dirs_exist_ok=True)
+    extra = next((extra for start, extra in SHORTENED.items() if command.startswith(start)), "")
+    done = run(f"{command} {extra}", desk)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not HAS_WEIGHTS, reason="no weights are shipped yet")
+def test_python(desk: Path) -> None:
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        done = subprocess.run([sys.executable, "-c", block], cwd=desk, text=True, capture_output=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+
+
+def test_make_lab_serves_the_start_page(tmp_path: Path) -> None:
+    "`make lab` as it is, with a browser that does nothing; its address answers with the start page."
+    private = {name: str(tmp_path / name) for name in
+               ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "JUPYTER_RUNTIME_DIR")}
+    environment = {**os.environ, **private, "BROWSER": "true"}
+    command = ["make", f"VENV={sys.prefix}", f"--old-file={sys.prefix}/installed", "lab"]
+    with open(tmp_path / "log", "w") as log:
+        lab = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        end = time.monotonic() + 120
+        while not (found := re.search(r"http://127\S+/lab/tree/nbs/index\.ipynb\S*", (tmp_path / "log").read_text())):
+            assert lab.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()
+            time.sleep(0.2)
+        with urllib.request.urlopen(found[0], timeout=60) as page:
+            assert page.status == 200 and b"JupyterLab" in page.read()
+    finally:
+        if lab.poll() is None:
+            os.killpg(lab.pid, signal.SIGTERM)
+            lab.wait(30)
+
+
+def test_table_names_every_notebook() -> None:
+    listed = re.findall(r"^\| \[(\w+)\]\(nbs/\1\.ipynb\) \|", README, re.MULTILINE)
+    assert listed == sorted(path.stem for path in (ROOT / "nbs").glob("[0-9]*.ipynb"))
+
+
+def test_links_and_pictures_are_there() -> None:
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
+    missing = [target for target in targets if not (ROOT / target).exists()]
+    named = [name for name in re.findall(r"`(tests/[\w/]+\.py)`", README) if not (ROOT / name).exists()]
+    assert missing + named == []
