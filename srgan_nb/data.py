@@ -75,7 +75,7 @@ def choose(sizes: list[tuple[int, int]], patch: int, count: int, seed: int, step
     return [Choice(i, top % (sizes[i][0] - patch + 1), left % (sizes[i][1] - patch + 1), turn % 8)
             for i, top, left, turn in zip(photos, tops, lefts, turns, strict=True)]
 
-# %% ../nbs/04_data.ipynb #d3401968
+# %% ../nbs/04_data.ipynb #622fe36b
 def as_float(images: Tensor) -> Tensor:
     "uint8 0 to 255 -> float32 in [0, 1]; shape, device and memory format stay."
     return images.float().div_(255)
@@ -117,8 +117,8 @@ class PatchSampler:
             else:
                 lay(pack.lr(i)[top:top + small, left:left + small], turn, lr[k])
                 lay(pack.hr(i)[top * scale:top * scale + size, left * scale:left * scale + size], turn, hr[k])
-            read += 4 * size * pack.photos[i].width  # whole rows come with their pages
-        pack.release(read)
+            read += 3 * size * pack.photos[i].width  # whole rows come with their pages
+        pack.release(read, places=2 * share)
         return lr if lr is None else torch.from_numpy(lr), torch.from_numpy(hr)
 
     def finish(self, lr: Tensor | None, hr: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,15 +2,16 @@
 
 # %% auto #0
 __all__ = ['photo_files', 'Found', 'file_state', 'inspect', 'inspect_all', 'read_pair', 'Photo', 'content_hash', 'Pack',
-           'write_pack', 'pack_photos']
+           'NothingToPack', 'write_pack', 'pack_photos']
 
-# %% ../nbs/03_packs.ipynb #8d39db89
+# %% ../nbs/03_packs.ipynb #2e08e9a7
 import hashlib
 import json
 import mmap
 import os
 import time
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ from .downloads import data_folder, folder_atomically, locked
 from .files import UserError, check_free_space, write_atomically
 from .images import open_image, to_rgb
 
-# %% ../nbs/03_packs.ipynb #e36b25c9
+# %% ../nbs/03_packs.ipynb #d9f15c9d
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 
 
@@ -39,6 +40,8 @@ def photo_files(photos: str | Path | Iterable) -> tuple[Path, dict[str, Path]]:
     """
     given, paths, seen = [photos] if isinstance(photos, str | Path) else list(photos), [], set()
     given = [Path(path).expanduser().absolute() for path in given]
+    if not given:
+        raise UserError("no photos were named: give a folder, a file or a list of them")
 
     def unreadable(error):
         paths.append(Path(error.filename))
@@ -56,7 +59,7 @@ def photo_files(photos: str | Path | Iterable) -> tuple[Path, dict[str, Path]]:
     root = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in given]))
     return root, dict(sorted((path.relative_to(root).as_posix(), path) for path in paths))
 
-# %% ../nbs/03_packs.ipynb #d69176e5
+# %% ../nbs/03_packs.ipynb #1f6723cc
 class Found(NamedTuple):
     "What a file turned out to be: its state on the disk, why it is no photo (or nothing), its digest and its size."
     state: list
@@ -91,11 +94,22 @@ def inspect(path: Path) -> Found:
         return Found([], f"damaged: {error}")
 
 
+def _in_threads(function: Callable, items: Iterable, workers: int, what: str, progress: bool) -> list:
+    "What `function` gives for each item, computed by several threads; after an error or Ctrl-C no more are begun."
+    items, pool = list(items), ThreadPoolExecutor(workers)
+    try:
+        with warnings.catch_warnings():  # here, since it is not made for threads
+            warnings.simplefilter("ignore")  # Pillow warns of large photos and of odd metadata
+            return list(tqdm(pool.map(function, items), what, len(items), unit="file", disable=not progress, delay=1))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def inspect_all(files: dict[str, Path], memory: Path, workers: int, progress: bool) -> dict[str, Found]:
     "Name -> what `inspect` says of each file; those whose state stands unchanged in the file `memory` aren't read."
     try:
         known = {name: Found(*found) for name, found in json.loads(memory.read_text()).items()}
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, AttributeError):
         known = {}
 
     def look(name):
@@ -106,9 +120,7 @@ def inspect_all(files: dict[str, Path], memory: Path, workers: int, progress: bo
             pass
         return inspect(files[name])
 
-    with ThreadPoolExecutor(workers) as pool:
-        looks = tqdm(pool.map(look, files), "reading", len(files), unit="file", disable=not progress, delay=2)
-        found = dict(zip(files, looks, strict=True))
+    found = dict(zip(files, _in_threads(look, files, workers, "reading", progress), strict=True))
     old = {name: it for name, it in found.items() if it.state and time.time_ns() - max(it.state[1:3]) > 2e9}
     with write_atomically(memory) as temporary:
         temporary.write_text(json.dumps(known | old))
@@ -121,7 +133,7 @@ def read_pair(path: Path, scale: int) -> tuple[np.ndarray, np.ndarray]:
     hr = crop_to_multiple(pixels, scale)
     return tuple(np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in (hr, downsample(hr, scale)))
 
-# %% ../nbs/03_packs.ipynb #255ecd6c
+# %% ../nbs/03_packs.ipynb #223fb61e
 class Photo(NamedTuple):
     "Where one photo lies in a pack: its HR size, and the byte at which its HR and its LR pixels begin."
     name: str
@@ -143,7 +155,7 @@ class Pack:
     scale: HR side / LR side. names: of the photos. skipped: (name, reason) of the files that did not serve.
     hash: of the scale and the names and contents of the photos; it names the training set in a weight file.
     """
-    resident_limit = 256e6  # bytes of the pack that may stay mapped into this process
+    resident_limit = 400e6  # bytes of a larger pack that may stay mapped into this process
 
     def __init__(self, folder: str | Path, photos: list[Photo] | None = None):
         self.folder = Path(folder)
@@ -197,15 +209,28 @@ class Pack:
             raise UserError(f"can't hold out {held_out} of {len(self)} photos: choose 1 to {len(self) - 1}")
         return Pack(self.folder, self.photos[:-held_out]), Pack(self.folder, self.photos[-held_out:])
 
-    def release(self, just_read: int) -> None:
-        "Counts bytes read; past `resident_limit` unmaps them: they stay in the system's cache, not in this process."
-        self.resident += just_read
+    def release(self, read: int, places: int) -> None:
+        """Counts bytes that were read, in how many places; past `resident_limit` lets go of them all.
+
+        They stay in the system's cache, but not in this process. Systems map up to 2 MB around each place.
+        """
+        self.resident += read + places * 2**21
         if self.resident > self.resident_limit and hasattr(mmap, "MADV_DONTNEED"):
             self.resident = 0
-            for pages in self.maps.values():
-                pages.madvise(mmap.MADV_DONTNEED)
+            if sum(map(len, self.maps.values())) > self.resident_limit:
+                for pages in self.maps.values():
+                    pages.madvise(mmap.MADV_DONTNEED)
 
-# %% ../nbs/03_packs.ipynb #e198da37
+# %% ../nbs/03_packs.ipynb #00b11782
+class NothingToPack(UserError):
+    "No photo of a folder can be used: `skipped` has the reasons."
+    def __init__(self, skipped: list[tuple[str, str]]):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(skipped)[:5])
+        super().__init__("no photo to pack: looked for PNG, JPEG, WebP, TIFF and BMP pictures among "
+                         f"{len(skipped):,} files" + (f" ({reasons})" if reasons else ""))
+        self.skipped = skipped
+
+
 @contextmanager
 def _single_threaded_torch() -> Iterator[None]:
     "Inside, each thread computes alone: the work is spread over photos, not within one."
@@ -218,7 +243,10 @@ def _single_threaded_torch() -> Iterator[None]:
 
 
 def write_pack(photos: dict[str, tuple[Path, Found]], scale: int, target: Path, workers: int, progress: bool) -> None:
-    "Decodes, reduces and writes photos into a new folder `target`, which appears whole or not at all."
+    """Decodes, reduces and writes photos into a new folder `target`, which appears whole or not at all.
+
+    Photos that can't be decoded are listed in the pack. Raises `NothingToPack` when that is true of all of them.
+    """
     needed = sum(found.width * found.height for _, found in photos.values()) * 3 * (1 + 1 / scale**2)
     check_free_space(target, int(needed), f"packing {len(photos):,} photos")
     entries, skipped, turn = [], [], Lock()
@@ -238,27 +266,15 @@ def write_pack(photos: dict[str, tuple[Path, Found]], scale: int, target: Path, 
             lr_file.write(lr)
 
     with folder_atomically(target) as folder, _single_threaded_torch():
-        pool = ThreadPoolExecutor(workers)
-        try:
-            with open(folder / "hr.bin", "wb") as hr_file, open(folder / "lr.bin", "wb") as lr_file:
-                for _ in tqdm(pool.map(pack_one, photos), "packing", len(photos), unit="photo", disable=not progress):
-                    pass
-                index = {"scale": scale, "hr": hr_file.tell(), "lr": lr_file.tell()}
-        finally:
-            pool.shutdown(cancel_futures=True)
+        with open(folder / "hr.bin", "wb") as hr_file, open(folder / "lr.bin", "wb") as lr_file:
+            _in_threads(pack_one, photos, workers, "packing", progress)
+            index = {"scale": scale, "hr": hr_file.tell(), "lr": lr_file.tell()}
         if not entries:
-            raise UserError(_nothing_to_pack(photos, skipped))
+            raise NothingToPack(skipped)
         index |= {"photos": sorted(entries), "skipped": sorted(skipped)}
         (folder / "index.json").write_text(json.dumps(index))
 
-
-def _nothing_to_pack(files: Iterable, skipped: list) -> str:
-    "The error for a folder without a usable photo: what was looked for, and what was wrong with the first few files."
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(skipped)[:5])
-    return (f"no photo to pack: looked for PNG, JPEG, WebP, TIFF and BMP pictures among {len(list(files)):,} files"
-            + (f" ({reasons})" if reasons else ""))
-
-# %% ../nbs/03_packs.ipynb #3ac8cf25
+# %% ../nbs/03_packs.ipynb #d47dc40c
 def pack_photos(photos: str | Path | Iterable, scale: int = 4, cache: str | Path | None = None, minimum: int = 96,
                 workers: int | None = None, progress: bool = True) -> Pack:
     """The pack of a folder of photos, made when there is none of this content yet.
@@ -271,23 +287,25 @@ def pack_photos(photos: str | Path | Iterable, scale: int = 4, cache: str | Path
     cache = Path(cache or data_folder() / "packs")
     workers = workers or min(os.cpu_count() or 1, 16)
     root, files = photo_files(photos)
-    cache.mkdir(parents=True, exist_ok=True)
-    found = inspect_all(files, cache / f"{root.name}-{content_hash(str(root))[:12]}.seen.json", workers, progress)
-    smallest = -(-minimum // scale) * scale
-    skipped = [(name, it.reason or f"too small: {it.width}x{it.height}, needs {smallest}x{smallest}")
-               for name, it in found.items() if it.reason or min(it.width, it.height) < smallest]
-    reasons = dict(skipped)
-    usable = {name: (files[name], found[name]) for name in files if name not in reasons}
-    if not usable:
-        raise UserError(_nothing_to_pack(files, skipped))
-    key = content_hash(1, scale, [(name, it.digest) for name, (_, it) in usable.items()])  # 1: these packing rules
-    target = cache / f"{root.name}-x{scale}-{key[:16]}"
-    if not target.exists():
+    memory = cache / f"{root.name}-{content_hash(str(root))[:12]}.seen.json"
+    smallest = -(-minimum // scale) * scale  # trimmed to a multiple of scale it must still do
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        found = inspect_all(files, memory, workers, progress)
+        refused = {name: it.reason or f"too small: {it.width}x{it.height}, needs {smallest}x{smallest}"
+                   for name, it in found.items() if it.reason or min(it.width, it.height) < smallest}
+        usable = {name: (files[name], found[name]) for name in files if name not in refused}
+        key = content_hash(1, scale, [(name, it.digest) for name, (_, it) in usable.items()])  # 1: these packing rules
+        target = cache / f"{root.name}-x{scale}-{key[:16]}"
         with locked(cache / f".{target.name}.lock"):
             if not target.exists():
                 write_pack(usable, scale, target, workers, progress)
+    except NothingToPack as nothing:
+        raise NothingToPack([*refused.items(), *nothing.skipped]) from None
+    except OSError as error:
+        raise UserError(f"can't write a pack in {cache}: {error.strerror or error}") from None
     pack = Pack.open(target)
-    pack.skipped = sorted(skipped + [entry for entry in pack.skipped if entry[0] in usable])
+    pack.skipped = sorted([*refused.items(), *(entry for entry in pack.skipped if entry[0] in usable)])
     if progress:
         print(pack)
     return pack

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import random
 import re
-import subprocess
 import sys
 import tarfile
 import threading
@@ -434,11 +433,15 @@ def test_the_pixels_of_the_benchmarks(name, folder):
     assert pixel_digest(SHARED / "data/benchmarks" / folder) == downloads.PHOTO_SETS[name].pixels
 
 
-def test_the_data_folder():
-    ask = "from srgan_nb.downloads import data_folder; print(data_folder())"
-    for variables, expected in (({"SRGAN_NB_DATA": "/some/where"}, "/some/where"),
-                                ({"XDG_CACHE_HOME": "/cache", "SRGAN_NB_DATA": ""}, "/cache/srgan_nb")):
-        if sys.platform == "linux" or "SRGAN_NB_DATA" in expected:
-            answer = subprocess.run([sys.executable, "-c", ask], env=os.environ | variables, capture_output=True,
-                                    text=True, check=True)
-            assert answer.stdout.strip() == expected
+@pytest.mark.parametrize("platform, variables, expected", [
+    ("linux", {}, "{home}/.cache/srgan_nb"), ("linux", {"XDG_CACHE_HOME": "/cache"}, "/cache/srgan_nb"),
+    ("darwin", {"XDG_CACHE_HOME": "/cache"}, "{home}/Library/Caches/srgan_nb"),
+    ("linux", {"SRGAN_NB_DATA": "/some/where", "XDG_CACHE_HOME": "/cache"}, "/some/where"),
+    ("linux", {"SRGAN_NB_DATA": "~/photos"}, "{home}/photos")])
+def test_the_data_folder(monkeypatch, platform, variables, expected):
+    for name in ("SRGAN_NB_DATA", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(downloads.sys, "platform", platform)
+    assert downloads.data_folder() == Path(expected.format(home=Path.home()))

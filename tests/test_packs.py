@@ -1,0 +1,474 @@
+"""Packs: a corpus of odd and broken files, kills, races, full disks, and pixels that must be exact."""
+import io
+import json
+import multiprocessing
+import os
+import pickle
+import random
+import socket
+import struct
+import sys
+import time
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from srgan_nb import packs
+from srgan_nb.files import UserError
+from srgan_nb.images import open_image, to_rgb
+from srgan_nb.packs import Pack, pack_photos, read_pair
+
+SHARED = Path(os.environ.get("SRGAN_NB_SHARED", ""))
+needs_benchmarks = pytest.mark.skipif(not (SHARED / "data/benchmarks").is_dir(),
+                                      reason="the benchmark pictures are not on this machine")
+
+
+def picture(width: int = 128, height: int = 100, seed: int = 0) -> Image.Image:
+    """A smooth picture with an edge and some noise."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    noise = np.random.default_rng(seed).integers(0, 20, (height, width))
+    layers = rows * 2 + noise, columns + noise, np.where(columns > rows, 200, 40) + noise
+    return Image.fromarray(np.stack(layers, axis=2).clip(0, 255).astype(np.uint8))
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def raw_png(width: int, height: int, bits: int, colour: int, data: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    return (b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(data))
+            + png_chunk(b"IEND", b""))
+
+
+def turned_by_exif(orientation: int, kind: str = "JPEG") -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(picture(), kind, exif=exif)
+
+
+PNG, JPEG = encoded(picture(), "PNG"), encoded(picture(), "JPEG", quality=90)
+WEBP, TIFF, BMP = (encoded(picture(), kind) for kind in ("WEBP", "TIFF", "BMP"))
+SIXTEEN = (np.arange(100 * 128, dtype=np.uint32).reshape(100, 128) * 5 % 65536).astype(np.uint16)
+FRAMES = {"save_all": True, "append_images": [picture(seed=1)]}
+with_alpha = picture().copy()
+with_alpha.putalpha(Image.linear_gradient("L").resize((128, 100)))
+
+PACKED = {  # name: (bytes, size in the pack, scale 4)
+    "a.png": (PNG, (128, 100)),
+    "a.jpg": (JPEG, (128, 100)),
+    "a.webp": (WEBP, (128, 100)),
+    "lossless.webp": (encoded(picture(), "WEBP", lossless=True), (128, 100)),
+    "a.tif": (TIFF, (128, 100)),
+    "deflated.tiff": (encoded(picture(), "TIFF", compression="tiff_deflate"), (128, 100)),
+    "a.bmp": (BMP, (128, 100)),
+    "progressive.jpeg": (encoded(picture(), "JPEG", progressive=True), (128, 100)),
+    "444.jpg": (encoded(picture(), "JPEG", subsampling=0), (128, 100)),
+    "SHOUTING.JPG": (JPEG, (128, 100)),
+    "grey.png": (encoded(picture().convert("L"), "PNG"), (128, 100)),
+    "grey.jpg": (encoded(picture().convert("L"), "JPEG"), (128, 100)),
+    "bilevel.png": (encoded(picture().convert("1"), "PNG"), (128, 100)),
+    "bilevel.tif": (encoded(picture().convert("1"), "TIFF", compression="group4"), (128, 100)),
+    "palette.png": (encoded(picture().quantize(64), "PNG"), (128, 100)),
+    "palette transparent.png": (encoded(picture().quantize(64), "PNG", transparency=3), (128, 100)),
+    "palette.bmp": (encoded(picture().quantize(64), "BMP"), (128, 100)),
+    "alpha.png": (encoded(with_alpha, "PNG"), (128, 100)),
+    "alpha.webp": (encoded(with_alpha, "WEBP"), (128, 100)),
+    "grey alpha.png": (encoded(with_alpha.convert("LA"), "PNG"), (128, 100)),
+    "colour key.png": (encoded(picture(), "PNG", transparency=(0, 0, 0)), (128, 100)),
+    "cmyk.jpg": (encoded(picture().convert("CMYK"), "JPEG"), (128, 100)),
+    "cmyk.tif": (encoded(picture().convert("CMYK"), "TIFF"), (128, 100)),
+    "ycbcr.tif": (encoded(picture().convert("YCbCr"), "TIFF"), (128, 100)),
+    "16 bit grey.png": (encoded(Image.fromarray(SIXTEEN), "PNG"), (128, 100)),
+    "16 bit grey.tif": (encoded(Image.fromarray(SIXTEEN), "TIFF"), (128, 100)),
+    "16 bit colour.png": (raw_png(128, 100, 16, 2, b"".join(b"\0" + bytes(128 * 6) for _ in range(100))), (128, 100)),
+    "two frames.tif": (encoded(picture(), "TIFF", **FRAMES), (128, 100)),
+    "animated.webp": (encoded(picture(), "WEBP", **FRAMES), (128, 100)),
+    "animated.png": (encoded(picture(), "PNG", **FRAMES), (128, 100)),
+    "colour profile.jpg": (encoded(picture(), "JPEG", icc_profile=b"not a profile" * 20), (128, 100)),
+    "broken exif.jpg": (encoded(picture(), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"), (128, 100)),
+    "trailing rubbish.jpg": (JPEG + b"rubbish" * 1000, (128, 100)),
+    "trailing rubbish.png": (PNG + b"rubbish" * 1000, (128, 100)),
+    "png called jpg.jpg": (PNG, (128, 100)),
+    "webp called png.png": (WEBP, (128, 100)),
+    "photo called txt.txt": (JPEG, (128, 100)),
+    "no suffix": (PNG, (128, 100)),
+    ".hidden.png": (PNG, (128, 100)),
+    "Größe 漢字 🐈.png": (PNG, (128, 100)),
+    "deep/er/and/deeper.png": (PNG, (128, 100)),
+    "folder.png/inside.png": (PNG, (128, 100)),
+    "just 96.png": (encoded(picture(96, 96), "PNG"), (96, 96)),
+    "trimmed.png": (encoded(picture(131, 99), "PNG"), (128, 96)),
+    "long.png": (encoded(picture(2000, 96), "PNG"), (2000, 96)),
+    **{f"exif {turn}.jpg": (turned_by_exif(turn), (128, 100) if turn < 5 else (100, 128)) for turn in range(1, 9)},
+    "exif 6.png": (turned_by_exif(6, "PNG"), (100, 128)),
+    "exif 9.jpg": (turned_by_exif(9), (128, 100)),
+}
+NOT = "not a PNG, JPEG, WebP, TIFF or BMP picture"
+SKIPPED = {  # name: (bytes, part of the reason)
+    "empty.png": (b"", "empty file"),
+    "empty.jpg": (b"", "empty file"),
+    "text.png": (b"this is a text\n" * 50, NOT),
+    "page.jpg": (b"<!DOCTYPE html><html>404</html>", NOT),
+    "Thumbs.db": (b"\xd0\xcf\x11\xe0" + bytes(500), NOT),
+    ".DS_Store": (b"\0\0\0\1Bud1" + bytes(500), NOT),
+    "._a.png": (b"\0\5\26\7" + bytes(500), NOT),
+    "labels.json": (b'{"cat": 1}', NOT),
+    "drawing.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', NOT),
+    "paper.pdf": (encoded(picture(), "PDF"), NOT),
+    "post.eps": (encoded(picture(), "EPS"), NOT),  # Pillow would start ghostscript for it
+    "moving.gif": (encoded(picture(), "GIF"), NOT),
+    "icon.ico": (encoded(picture(), "ICO"), NOT),
+    "array.npy": (b"\x93NUMPY" + bytes(500), NOT),
+    "noise.png": (random.Random(0).randbytes(5000), NOT),
+    "signature only.png": (PNG[:8], ""),
+    "start only.jpg": (b"\xff\xd8\xff\xe0", ""),
+    "header only.png": (PNG[:33], ""),
+    "half.png": (PNG[:len(PNG) // 2], "damaged or truncated"),
+    "almost.png": (PNG[:-200], "damaged or truncated"),
+    "half.jpg": (JPEG[:len(JPEG) // 2], "damaged or truncated"),
+    "half.webp": (WEBP[:len(WEBP) // 2], ""),
+    "half.tif": (TIFF[:len(TIFF) // 2], ""),
+    "half.bmp": (BMP[:len(BMP) // 2], "damaged or truncated"),
+    "flipped bit.png": (PNG[:3000] + bytes([PNG[3000] ^ 1]) + PNG[3001:], "damaged or truncated"),
+    "no pixels.png": (PNG[:33] + png_chunk(b"IEND", b""), "damaged or truncated"),
+    "too few pixels.png": (raw_png(128, 100, 8, 2, bytes(1000)), "damaged or truncated"),
+    "width 0.png": (raw_png(0, 100, 8, 2, b""), ""),
+    "bomb.png": (raw_png(60_000, 60_000, 8, 0, b""), "pixel"),
+    "float.tif": (encoded(Image.fromarray(np.ones((100, 128), np.float32)), "TIFF"), ""),
+    "32 bit.tif": (encoded(Image.fromarray(np.full((100, 128), 10**6, np.int32)), "TIFF"), ""),
+    "one pixel.png": (encoded(picture(1, 1), "PNG"), "too small: 1x1, needs 96x96"),
+    "95 wide.png": (encoded(picture(95, 300), "PNG"), "too small: 95x300, needs 96x96"),
+    "95 high.jpg": (encoded(picture(300, 95), "JPEG"), "too small: 300x95, needs 96x96"),
+}
+
+
+def fill(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def pack(folder: Path, **options) -> Pack:
+    return pack_photos(folder, cache=folder.parent / "packs", progress=False, **options)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """The odd folder: files, links, a pipe and a socket; and the pack of it."""
+    folder = fill(tmp_path_factory.mktemp("corpus") / "odd", {
+        name: data for name, (data, _) in (PACKED | SKIPPED).items()})
+    (folder / "link to photo.png").symlink_to(folder / "a.png")
+    (folder / "link to nothing.png").symlink_to(folder / "nothing.png")
+    (folder / "link to myself.png").symlink_to(folder / "link to myself.png")
+    (folder / "deep/back up").symlink_to(folder)
+    if os.name != "nt":
+        os.mkfifo(folder / "pipe.png")
+        os.chdir(folder)  # a socket's path may have 107 characters
+        socket.socket(socket.AF_UNIX).bind("socket.png")
+        os.chdir("/")
+    if sys.platform == "linux":
+        Path(os.fsdecode(bytes(folder) + b"/name \xff\xfe.png")).write_bytes(PNG)
+    return pack(folder)
+
+
+def test_the_corpus_is_large_enough():
+    assert len(SKIPPED) + sum("exif" not in name for name in PACKED) >= 40
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_odd_files_that_are_packed(corpus, name):
+    i, (_, (width, height)) = corpus.names.index(name), PACKED[name]
+    assert corpus.hr(i).shape == (height, width, 3)
+    assert corpus.lr(i).shape == (height // 4, width // 4, 3)
+    expected = np.asarray(to_rgb(open_image(corpus_folder(corpus) / name)))
+    assert np.array_equal(corpus.hr(i), expected[:height, :width])
+
+
+def corpus_folder(corpus: Pack) -> Path:
+    return corpus.folder.parent.parent / "odd"
+
+
+@pytest.mark.parametrize("name", SKIPPED)
+def test_broken_files_that_are_skipped_with_the_reason(corpus, name):
+    assert name not in corpus.names
+    reason = dict(corpus.skipped)[name]
+    assert reason and SKIPPED[name][1] in reason
+    assert "/" not in reason, "a reason repeats no path"
+
+
+def test_links_pipes_and_strange_names(corpus):
+    reasons = dict(corpus.skipped)
+    assert "link to photo.png" in corpus.names
+    assert reasons["link to nothing.png"] == "a link to nothing"
+    assert "link to myself.png" in reasons
+    if os.name != "nt":
+        assert reasons["pipe.png"] == reasons["socket.png"] == "not an ordinary file"
+    assert not any("back up" in name for name in corpus.names)
+    if sys.platform == "linux":
+        assert any(name.startswith("name ") for name in corpus.names)
+
+
+def test_no_file_is_silently_gone(corpus):
+    folder = corpus_folder(corpus)
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*")
+             if path.is_symlink() and path.name != "back up" or not path.is_dir() and "back up" not in path.parts}
+    assert files == set(corpus.names) | set(dict(corpus.skipped))
+    assert repr(corpus).startswith(f"{len(corpus)} photos, {len(corpus.skipped)} skipped: ")
+
+
+def test_pictures_are_upright(corpus):
+    upright = corpus.hr(corpus.names.index("exif 1.jpg")).astype(int)
+    turned = corpus.hr(corpus.names.index("exif 6.jpg")).astype(int)
+    assert abs(np.rot90(upright, 3) - turned).mean() < 3  # JPEG's blocks lie otherwise
+
+
+def test_only_damaged_files_is_an_error_that_says_what_was_looked_for(tmp_path):
+    fill(tmp_path / "bad", {"a.png": PNG[:1000], "b.txt": b"text", "c.png": encoded(picture(50, 50), "PNG")})
+    with pytest.raises(UserError, match="looked for PNG, JPEG, WebP, TIFF and BMP .*among 3 files.*a.png: damaged"):
+        pack(tmp_path / "bad")
+    assert not [path for path in (tmp_path / "packs").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda folder: folder.mkdir(), "among 0 files"), (lambda folder: None, "no such file or folder"),
+    (lambda folder: folder.write_bytes(b"text"), "not a PNG")])
+def test_nothing_there(tmp_path, make, message):
+    make(tmp_path / "folder")
+    with pytest.raises(UserError, match=message):
+        pack(tmp_path / "folder")
+
+
+def test_names_come_from_a_folder_a_file_or_a_list(tmp_path):
+    fill(tmp_path, {"one/a.png": PNG, "two/b.png": PNG, "two/c.png": PNG})
+    options = {"cache": tmp_path / "packs", "progress": False}
+    assert pack_photos(tmp_path / "two", **options).names == ["b.png", "c.png"]
+    assert pack_photos(tmp_path / "two/b.png", **options).names == ["b.png"]
+    assert pack_photos([tmp_path / "two", tmp_path / "one/a.png"], **options).names == [
+        "one/a.png", "two/b.png", "two/c.png"]
+    with pytest.raises(UserError):
+        pack_photos([], **options)
+
+
+# Pixels ----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("scale, size", [(2, (130, 98)), (4, (128, 96)), (8, (128, 96))])
+def test_scales(tmp_path, scale, size):
+    fill(tmp_path / "in", {"a.png": encoded(picture(131, 99), "PNG")})
+    one = pack(tmp_path / "in", scale=scale)
+    assert one.hr(0).shape == (*size[::-1], 3) and one.lr(0).shape == (size[1] // scale, size[0] // scale, 3)
+
+
+@needs_benchmarks
+@pytest.mark.parametrize("name, hr, count", [("Set5", "HR", 5), ("Set14", "HR", 14), ("BSD100", "HR_jpeg", 100)])
+def test_every_low_resolution_picture_of_the_benchmarks_bit_for_bit(name, hr, count):
+    folder, equal = SHARED / "data/benchmarks" / name, 0
+    for path in sorted((folder / hr).iterdir()):
+        given = np.asarray(to_rgb(open_image(folder / "LRx4" / f"{path.stem}.png")))
+        equal += np.array_equal(read_pair(path, 4)[1], given)
+    assert equal == count
+
+
+# Content ---------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def photos(tmp_path):
+    return fill(tmp_path / "photos", {f"{k}.png": encoded(picture(seed=k), "PNG") for k in range(4)})
+
+
+def test_a_pack_belongs_to_the_content(photos, tmp_path):
+    first = pack(photos)
+    assert pack(photos).folder == first.folder
+    fill(tmp_path / "elsewhere", {path.name: path.read_bytes() for path in photos.iterdir()})
+    assert pack(tmp_path / "elsewhere").hash == first.hash
+    folders, hashes = {first.folder}, {first.hash}
+    (photos / "3.png").write_bytes(encoded(picture(seed=9), "PNG"))          # changed
+    (photos / "4.png").write_bytes(PNG)                                      # then added
+    for change in (lambda: None, lambda: (photos / "4.png").rename(photos / "5.png"), (photos / "0.png").unlink):
+        change()
+        folders.add(pack(photos).folder)
+        hashes.add(pack(photos).hash)
+    assert len(folders) == len(hashes) == 4
+    assert pack(photos, scale=2).hash not in hashes
+
+
+def test_files_that_are_no_photos_do_not_change_the_pack_but_are_listed(photos):
+    first = pack(photos)
+    (photos / "notes.txt").write_text("hello")
+    again = pack(photos)
+    assert again.folder == first.folder and again.hash == first.hash
+    assert again.skipped == [("notes.txt", NOT)]
+
+
+def test_unchanged_files_are_not_read_again_and_disguised_changes_are_noticed(photos, monkeypatch):
+    later = time.time_ns() + 10**10  # as if ten seconds had passed
+    monkeypatch.setattr(packs.time, "time_ns", lambda: later)
+    first, read = pack(photos), []
+    look = packs.inspect
+    monkeypatch.setattr(packs, "inspect", lambda path: read.append(path.name) or look(path))
+    pack(photos)
+    assert read == []
+    before = (photos / "1.png").stat()
+    data = bytearray((photos / "1.png").read_bytes())
+    data[-1] ^= 1                                                            # same size ...
+    (photos / "1.png").write_bytes(bytes(data))
+    os.utime(photos / "1.png", ns=(before.st_atime_ns, before.st_mtime_ns))  # ... and the old date
+    assert pack(photos).hash != first.hash
+    assert read == ["1.png"]
+
+
+def test_a_file_that_changes_while_it_is_packed_is_an_error(photos, monkeypatch):
+    def change_and_read(path, scale):
+        pair = read_pair(path, scale)
+        path.write_bytes(PNG)
+        return pair
+
+    monkeypatch.setattr(packs, "read_pair", change_and_read)
+    with pytest.raises(UserError, match="changed while it was being packed"):
+        pack(photos)
+
+
+def test_split_and_hash(photos):
+    one = pack(photos)
+    training, validation = one.split(1)
+    assert training.names == ["0.png", "1.png", "2.png"] and validation.names == ["3.png"]
+    assert np.array_equal(validation.hr(0), one.hr(3))
+    assert len({one.hash, training.hash, validation.hash}) == 3
+    for wrong in (0, 4, -1):
+        with pytest.raises(UserError):
+            one.split(wrong)
+    sent = pickle.loads(pickle.dumps(training))
+    assert sent.names == training.names and np.array_equal(sent.hr(2), training.hr(2))
+
+
+# Faults ----------------------------------------------------------------------------------------------------------
+
+def whole(folder: Path) -> bool:
+    one = Pack.open(folder)
+    return len(one) == 20 and one.hr(19).shape == (300, 400, 3) and one.lr(19)[-1, -1].size == 3
+
+
+def test_killed_at_ten_moments_leaves_nothing_or_a_whole_pack(tmp_path):
+    fill(tmp_path / "photos", {f"{k}.png": encoded(picture(400, 300, k), "PNG") for k in range(20)})
+    context = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
+    if os.name != "nt":
+        context.set_forkserver_preload(["srgan_nb.packs"])
+
+    def start(cache):
+        process = context.Process(target=pack_photos, args=(tmp_path / "photos", 4, cache, 96, 2, False))
+        process.start()
+        return process
+
+    start(tmp_path / "first").join()  # starts the server as well
+    began = time.perf_counter()
+    start(tmp_path / "timed").join()
+    duration = time.perf_counter() - began
+    moments, killed = random.Random(time.time_ns()), 0
+    for cache in (tmp_path / f"packs{k}" for k in range(10)):
+        process = start(cache)
+        process.join(moments.uniform(0.02, duration))
+        process.kill()
+        process.join()
+        killed += process.exitcode != 0
+        folders = [path for path in cache.glob("*") if path.is_dir() and not path.name.startswith(".")]
+        assert all(whole(folder) for folder in folders)
+        last = start(cache)
+        last.join()
+        assert last.exitcode == 0
+        folders = [path for path in cache.iterdir() if path.is_dir()]
+        assert len(folders) == 1 and whole(folders[0]), "the next run completes it and leaves nothing else"
+    assert killed >= 3, "most runs should have been cut short"
+
+
+def test_processes_that_start_together_pack_once(tmp_path):
+    fill(tmp_path / "photos", {f"{k}.png": encoded(picture(400, 300, k), "PNG") for k in range(20)})
+    context = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
+    together = [context.Process(target=pack_photos, args=(tmp_path / "photos", 4, tmp_path / "packs", 96, 1, False))
+                for _ in range(3)]
+    for process in together:
+        process.start()
+    for process in together:
+        process.join()
+    assert [process.exitcode for process in together] == [0, 0, 0]
+    assert len([path for path in (tmp_path / "packs").iterdir() if path.is_dir()]) == 1
+
+
+def test_a_full_disk_is_said_before_and_while_packing(photos, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda folder: type("usage", (), {"free": 1000}))
+        with pytest.raises(UserError, match="make room"):
+            pack(photos)
+
+    def no_room(path, scale):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(packs, "read_pair", no_room)
+    with pytest.raises(UserError, match="No space left"):
+        pack(photos)
+    assert not [path for path in (photos.parent / "packs").iterdir() if path.is_dir()]
+
+
+def test_an_interruption_stops_soon_and_leaves_nothing(tmp_path, monkeypatch):
+    fill(tmp_path / "photos", {f"{k}.png": encoded(picture(seed=k), "PNG") for k in range(50)})
+    done = []
+
+    def interrupted(path, scale):
+        done.append(path)
+        if len(done) == 5:
+            raise KeyboardInterrupt
+        return read_pair(path, scale)
+
+    monkeypatch.setattr(packs, "read_pair", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pack(tmp_path / "photos", workers=2)
+    assert len(done) < 20
+    assert not [path for path in (tmp_path / "packs").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("damage", [
+    lambda folder: (folder / "index.json").unlink(), lambda folder: (folder / "index.json").write_text("{"),
+    lambda folder: (folder / "hr.bin").write_bytes((folder / "hr.bin").read_bytes()[:-1]),
+    lambda folder: (folder / "lr.bin").unlink(), lambda folder: (folder / "lr.bin").write_bytes(b"")])
+def test_a_damaged_pack_is_an_error(photos, damage):
+    one = pack(photos)
+    damage(one.folder)
+    with pytest.raises(UserError, match="delete it and run pack_photos again"):
+        pack(photos)
+    with pytest.raises(UserError):
+        Pack.open(one.folder)
+
+
+def test_a_cache_that_cannot_be_written_is_an_error(photos, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="can't write"):
+        pack_photos(photos, cache=tmp_path / "file/packs", progress=False)
+
+
+def test_an_old_or_broken_memory_of_digests_does_no_harm(photos):
+    one = pack(photos)
+    for memory in one.folder.parent.glob("*.seen.json"):
+        for text in ("", "[1]", json.dumps({"0.png": [1]}), json.dumps({"0.png": [[], "", "", 0, 0]})):
+            memory.write_text(text)
+            assert pack(photos).hash == one.hash
+
+
+def test_pixels_are_read_only(photos):
+    with pytest.raises(ValueError):
+        pack(photos).hr(0)[0, 0] = 0
+
+
+def test_threads_leave_the_warning_filters_alone(photos):
+    before = list(warnings.filters)
+    pack(photos, workers=8)
+    assert warnings.filters == before
