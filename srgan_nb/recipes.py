@@ -84,7 +84,7 @@ class OptimizationSettings:
     augment: bool = setting(True, "flips and quarter turns of the patches")
     seed: int = setting(0, "seed of the first weights and of the patches")
 
-# %% ../nbs/13_recipes.ipynb #facc3a04
+# %% ../nbs/13_recipes.ipynb #3a0ac305
 @dataclass(frozen=True)
 class MachineSettings:
     "Where and how to compute, and how often to look."
@@ -100,6 +100,7 @@ class MachineSettings:
     validate_every: int = setting(1000, "updates between validations")
     checkpoint_every: int = setting(1000, "updates between checkpoints")
     keep: int = setting(3, "checkpoints kept")
+    lpips: str = setting("none", "validate by LPIPS too, with this network", ("none", "squeeze", "alex", "vgg"))
     tensorboard: bool = setting(False, "write TensorBoard events as well")
 
 # %% ../nbs/13_recipes.ipynb #842dd263

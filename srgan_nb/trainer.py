@@ -4,7 +4,7 @@
 __all__ = ['Models', 'start_from', 'wrapped', 'open_photos', 'Interrupted', 'noted_signals', 'Reporter', 'validate', 'Saving',
            'Watching', 'Loop', 'Trainer']
 
-# %% ../nbs/14_trainer.ipynb #7df56512
+# %% ../nbs/14_trainer.ipynb #3d3ad252
 import signal
 import time
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from .files import UserError, locked
 from .generator import Generator
 from .images import save_image, to_tensor
 from .losses import PerceptualLoss, content_loss
-from .metrics import psnr
+from .metrics import lpips, lpips_network, psnr
 from .recipes import Settings, check_combinations, check_values
 from .runs import Meter, RunFolder, append_row, cut_rows, newest_checkpoint, read_rows, save_checkpoint
 from .training import srgan_update, srresnet_update
@@ -182,21 +182,27 @@ class Reporter:
         if self.writer is not None:
             self.writer.close()
 
-# %% ../nbs/14_trainer.ipynb #28ca8a86
-def validate(generator: Generator, photos: Pack, precision: Precision, sample: Path) -> float:
-    """The mean PSNR-Y of whole photographs in dB; a strip of bicubic, SR and HR of the first goes into `sample`."""
+# %% ../nbs/14_trainer.ipynb #9eb24e17
+def validate(generator: Generator, photos: Pack, precision: Precision, sample: Path,
+             lpips_net: str = "none") -> dict[str, float]:
+    """Means over whole photographs: "psnr_y" in dB, and "lpips" by a network that is not "none".
+
+    A strip of bicubic, SR and HR of the first photograph goes into the PNG `sample`.
+    """
     device, scores = next(generator.parameters()).device, []
     for i in range(len(photos)):
         lr, hr = (to_tensor(pixels)[None].to(device) for pixels in (photos.lr(i), photos.hr(i)))
         with torch.inference_mode(), precision.autocast():
             sr = generator.eval()(lr).float().clamp(0, 1)
-        scores.append(psnr(sr, hr).item())
+        scores.append({"psnr_y": psnr(sr, hr).item()})
+        if lpips_net != "none":
+            scores[-1]["lpips"] = lpips(sr.cpu(), hr.cpu(), lpips_net).mean().item()
         if i == 0:
             pictures = [upsample_bicubic(lr.cpu(), photos.scale), sr.cpu(), hr.cpu()]
             top, left = ((side - min(side, 192)) // 2 for side in hr.shape[-2:])
             sample.parent.mkdir(exist_ok=True)
             save_image(torch.cat([each[0, :, top:top + 192, left:left + 192] for each in pictures], dim=2), sample)
-    return sum(scores) / len(scores)
+    return {name: sum(score[name] for score in scores) / len(scores) for name in scores[0]}
 
 # %% ../nbs/14_trainer.ipynb #9072bba3
 class Saving:
@@ -235,7 +241,7 @@ class Saving:
             for table in self.run.folder.glob("*.csv"):
                 cut_rows(table, self.step)
 
-# %% ../nbs/14_trainer.ipynb #e8e4d5b6
+# %% ../nbs/14_trainer.ipynb #281efae8
 class Watching(Saving):
     "The part of the trainer that logs, validates, and stops a run that has lost its numbers."
 
@@ -267,8 +273,9 @@ class Watching(Saving):
     def score(self, reporter: Reporter) -> None:
         "A row in validation.csv, a sample picture, and the best weights so far."
         sample = self.run.folder / "samples" / f"step-{self.step:08d}.png"
-        self.latest = validate(self.models.shown, self.validation_photos, self.precision, sample)
-        reporter.write("validation", {"step": self.step, "psnr_y": self.latest}, psnr=f"{self.latest:.2f} dB")
+        scores = validate(self.models.shown, self.validation_photos, self.precision, sample, self.settings.lpips)
+        self.latest = scores["psnr_y"]
+        reporter.write("validation", {"step": self.step, **scores}, psnr=f"{self.latest:.2f} dB")
         if self.best is None or self.latest > self.best:
             self.best = self.latest
             save_generator(self.models.shown, self.run.folder / "best.safetensors", self.passport())
@@ -328,7 +335,7 @@ class Loop(Watching):
             models.average.update_parameters(models.generator)
         return values
 
-# %% ../nbs/14_trainer.ipynb #fbb215aa
+# %% ../nbs/14_trainer.ipynb #57a51bab
 class Trainer(Loop):
     """One training run of either stage: builds everything from `Settings`, trains, watches, saves, resumes.
 
@@ -355,6 +362,8 @@ class Trainer(Loop):
         if settings.stage == "srgan":
             self.loss = PerceptualLoss(self.loss, settings.adversarial_weight)
         self.loss.to(self.device)
+        if settings.lpips != "none":
+            lpips_network(settings.lpips)  # where it can't be had, that is said now and not at the first validation
         self.photos, self.validation_photos = open_photos(settings, progress=not self.quiet)
         self.sampler = PatchSampler(self.photos, settings.patch_size, settings.batch_size, settings.seed,
                                     settings.augment)

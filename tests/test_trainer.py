@@ -94,6 +94,13 @@ def test_bfloat16_follows_float32(photos, trained, tmp_path):
     assert ends["bfloat16"] == pytest.approx(ends["float32"], rel=0.05)
 
 
+def test_validation_by_lpips(shared, photos, trained, tmp_path):
+    settings = run_settings("srresnet", photos, trained, tmp_path / "run", steps=4, lpips="squeeze")
+    Trainer(settings, quiet=True).fit()
+    row, = read_rows(RunFolder(settings.out).table("validation"))
+    assert 0 < row["lpips"] < 2
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("stage", ["srresnet", "srgan"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
