@@ -35,7 +35,8 @@ def main() -> None:
                     with chromium(width, options.height) as driver:
                         for notebook in options.notebooks:
                             page = NotebookPage(driver, address, f"nbs/{notebook.name}")
-                            page.run_all(600) if options.run else page.wait_until_idle(90)
+                            if options.run:
+                                page.run_all(600)
                             paths = page.screenshots(options.out, f"{notebook.stem}-{theme}-{width}")
                             page.shut_down_kernel()
                             print(f"{notebook.name}, {theme}, {width} pixels wide: {len(paths)} pictures", flush=True)
