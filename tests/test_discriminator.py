@@ -1,0 +1,88 @@
+"""The discriminator: its file format (names and shapes of weights), refusals, range, gradients, other settings."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from srgan_nb.discriminator import Discriminator
+from srgan_nb.files import UserError
+
+SMALL = dict(patch_size=32, channels=4, dense=8)
+
+
+def test_names_and_shapes_of_weights_stay():
+    """Training states are continued by these names: a change here makes every saved run useless."""
+    maps = [3, 4, 4, 8, 8, 16, 16, 32, 32]
+    convolutions = [0, 2, 5, 8, 11, 14, 17, 20]  # their places in `features`; BN stands behind all but the first
+    expected = {"features.0.bias": (4,), "classifier.1.weight": (8, 32 * 2 * 2), "classifier.1.bias": (8,),
+                "classifier.3.weight": (1, 8), "classifier.3.bias": (1,)}
+    for index, place in enumerate(convolutions):
+        expected[f"features.{place}.weight"] = (maps[index + 1], maps[index], 3, 3)
+        if index:
+            norm = f"features.{place + 1}"
+            names = ("weight", "bias", "running_mean", "running_var")
+            expected |= {f"{norm}.{name}": (maps[index + 1],) for name in names}
+            expected[f"{norm}.num_batches_tracked"] = ()
+    assert {name: tuple(value.shape) for name, value in Discriminator(**SMALL).state_dict().items()} == expected
+
+
+@pytest.mark.parametrize("extra", [{}, {"batch_norm": False}])
+def test_settings_rebuild_the_same_network(extra):
+    discriminator = Discriminator(**SMALL, **extra).eval()
+    twin = Discriminator(**discriminator.settings).eval()
+    twin.load_state_dict(discriminator.state_dict())
+    patches = torch.rand(2, 3, 32, 32)
+    assert torch.equal(twin(patches), discriminator(patches))
+
+
+@pytest.mark.parametrize("wrong, word", [
+    (lambda: Discriminator(patch_size=100), "multiple of 16"), (lambda: Discriminator(patch_size=0), "multiple of 16"),
+    (lambda: Discriminator(patch_size=-16), "multiple of 16"),
+    (lambda: Discriminator(**SMALL)(torch.rand(1, 3, 48, 48)), r"patch_size=\.\.\."),
+    (lambda: Discriminator(**SMALL)(torch.rand(1, 3, 32, 48)), r"\(1, 3, 32, 48\)"),
+    (lambda: Discriminator(**SMALL)(torch.rand(1, 1, 32, 32)), r"\(N, 3, 32, 32\)"),
+    (lambda: Discriminator(**SMALL)(torch.rand(3, 32, 32)), r"\(N, 3, 32, 32\)")])
+def test_wrong_arguments_are_refused_in_one_line(wrong, word):
+    with pytest.raises(UserError, match=word) as error:
+        wrong()
+    assert "\n" not in str(error.value)
+
+
+def test_the_first_convolution_sees_signed_values():
+    seen = []
+    discriminator = Discriminator(**SMALL).eval()
+    discriminator.features[0].register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    discriminator(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 32, 32))
+    assert (seen[0][0] == -1).all() and (seen[0][1] == 1).all()
+
+
+def test_gradients_reach_every_parameter_and_the_picture():
+    torch.manual_seed(0)
+    discriminator = Discriminator(**SMALL)
+    patches = torch.rand(4, 3, 32, 32, requires_grad=True)
+    F.softplus(-discriminator(patches)).mean().backward()
+    silent = [name for name, parameter in discriminator.named_parameters() if parameter.grad.abs().max() == 0]
+    assert not silent
+    assert (patches.grad != 0).float().mean() > 0.99  # no pixel is left out by a stride
+
+
+def test_logits_are_not_squashed():
+    discriminator = Discriminator(**SMALL).eval()
+    torch.nn.init.constant_(discriminator.classifier[3].bias, 50.0)
+    assert (discriminator(torch.rand(3, 3, 32, 32)) > 40).all()
+
+
+def test_in_evaluation_mode_a_verdict_depends_on_the_patch_alone():
+    torch.manual_seed(0)
+    discriminator, patches = Discriminator(**SMALL), torch.rand(4, 3, 32, 32)
+    with torch.no_grad():
+        assert not torch.allclose(discriminator(patches)[:2], discriminator(patches[:2]), atol=1e-5)
+        discriminator.eval()
+        assert torch.allclose(discriminator(patches)[:2], discriminator(patches[:2]), atol=1e-6)
+
+
+@pytest.mark.parametrize("patch_size", [16, 48, 128])
+def test_patch_sizes(patch_size):
+    discriminator = Discriminator(patch_size, channels=4, dense=8)
+    assert discriminator(torch.rand(2, 3, patch_size, patch_size)).shape == (2, 1)
+    assert discriminator.classifier[1].in_features == 32 * (patch_size // 16) ** 2

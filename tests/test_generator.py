@@ -1,0 +1,159 @@
+"""The generator: its file format (names and shapes of weights), refusals, gradients, precisions, and its reach."""
+
+import copy
+import itertools
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from srgan_nb.files import UserError
+from srgan_nb.generator import GENERATOR_PRESETS, Generator, receptive_field
+
+SMALL = dict(channels=4, blocks=1, kernel_size=5)
+
+
+def test_names_and_shapes_of_weights_stay():
+    """Published weights are loaded by these names: a change here makes every file useless."""
+    norm = {"weight": (4,), "bias": (4,), "running_mean": (4,), "running_var": (4,), "num_batches_tracked": ()}
+    expected = {"head.0.weight": (4, 3, 5, 5), "head.0.bias": (4,), "head.1.weight": (1,),
+                "blocks.0.conv1.weight": (4, 4, 3, 3), "blocks.0.activation.weight": (1,),
+                "blocks.0.conv2.weight": (4, 4, 3, 3), "trunk.0.weight": (4, 4, 3, 3),
+                "tail.weight": (3, 4, 5, 5), "tail.bias": (3,)}
+    for block in ("upsample.0", "upsample.1"):
+        expected |= {f"{block}.conv.weight": (16, 4, 3, 3), f"{block}.conv.bias": (16,),
+                     f"{block}.activation.weight": (1,)}
+    for layer, (name, shape) in itertools.product(("blocks.0.norm1", "blocks.0.norm2", "trunk.1"), norm.items()):
+        expected[f"{layer}.{name}"] = shape
+    assert {name: tuple(value.shape) for name, value in Generator(**SMALL).state_dict().items()} == expected
+
+
+def test_without_batch_norm_convolutions_have_biases():
+    names = set(Generator(**SMALL, batch_norm=False).state_dict())
+    assert {"blocks.0.conv1.bias", "blocks.0.conv2.bias", "trunk.0.bias"} <= names
+    assert not [name for name in names if "norm" in name or name.startswith("trunk.1")]
+
+
+@pytest.mark.parametrize("settings", [dict(SMALL, scale=2), dict(SMALL, batch_norm=False, bicubic_skip=True)])
+def test_settings_rebuild_the_same_network(settings):
+    generator = Generator(**settings).eval()
+    for parameter in generator.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    twin = Generator(**generator.settings).eval()
+    twin.load_state_dict(generator.state_dict())
+    lr = torch.rand(1, 3, 6, 7)
+    assert torch.equal(twin(lr), generator(lr))
+
+
+@pytest.mark.parametrize("wrong, word", [
+    (lambda: Generator(scale=3), "2, 4 or 8"), (lambda: Generator(scale=1), "2, 4 or 8"),
+    (lambda: Generator(kernel_size=4), "odd"), (lambda: Generator.from_preset("big"), "paper, lite"),
+    (lambda: Generator(**SMALL)(torch.rand(3, 8, 8)), r"\(N, 3, H, W\)"),
+    (lambda: Generator(**SMALL)(torch.rand(1, 4, 8, 8)), r"\(1, 4, 8, 8\)")])
+def test_wrong_arguments_are_refused_in_one_line(wrong, word):
+    with pytest.raises(UserError, match=word) as error:
+        wrong()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("preset", GENERATOR_PRESETS)
+def test_every_parameter_learns_from_the_second_step_on(preset):
+    torch.manual_seed(0)
+    generator = Generator(**{**GENERATOR_PRESETS[preset], "channels": 8, "blocks": 2})
+    lr, hr = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 32, 32)
+    optimiser = torch.optim.Adam(generator.parameters(), 1e-3)
+    for _ in range(2):
+        optimiser.zero_grad()
+        F.mse_loss(generator(lr), hr).backward()
+        optimiser.step()
+    silent = [name for name, parameter in generator.named_parameters() if parameter.grad.abs().max() == 0]
+    assert not silent and all(parameter.grad.isfinite().all() for parameter in generator.parameters())
+
+
+@pytest.mark.parametrize("scale, size", list(itertools.product((2, 4, 8), ((1, 1), (5, 8)))))
+def test_any_size_is_enlarged(scale, size):
+    for skip in (False, True):
+        sr = Generator(scale, **SMALL, bicubic_skip=skip).eval()(torch.rand(2, 3, *size))
+        assert sr.shape == (2, 3, scale * size[0], scale * size[1])
+
+
+def test_output_is_not_clamped():
+    generator = Generator(**SMALL).eval()
+    torch.nn.init.constant_(generator.tail.bias, 5.0)
+    assert generator(torch.rand(1, 3, 8, 8)).mean() > 1.5
+
+
+def test_precisions_and_memory_formats_agree():
+    torch.manual_seed(0)
+    generator = Generator(**SMALL, bicubic_skip=True).eval()
+    torch.nn.init.normal_(generator.tail.weight, std=0.05)
+    lr = torch.rand(1, 3, 12, 12)
+    with torch.no_grad():
+        sr, double = generator(lr), copy.deepcopy(generator).double()(lr.double())
+        channels_last = copy.deepcopy(generator).to(memory_format=torch.channels_last)(
+            lr.to(memory_format=torch.channels_last))
+        half = copy.deepcopy(generator).bfloat16()(lr.bfloat16())
+    assert torch.allclose(sr, double.float(), atol=1e-5) and torch.allclose(sr, channels_last, atol=1e-5)
+    assert half.dtype == torch.bfloat16 and torch.allclose(sr, half.float(), atol=0.05)
+
+
+def reach_on_paper(scale, blocks, kernel_size):
+    reach = kernel_size // 2
+    for _ in range(int(math.log2(scale))):
+        reach = math.ceil(reach / 2) + 1
+    return reach + 1 + 2 * blocks + kernel_size // 2
+
+
+@pytest.mark.parametrize("scale, blocks, kernel_size", list(itertools.product((2, 4, 8), (0, 1, 3), (1, 3, 9))))
+def test_measured_reach_is_the_derived_one(scale, blocks, kernel_size):
+    for batch_norm, bicubic_skip in itertools.product((False, True), repeat=2):
+        generator = Generator(scale, 4, blocks, kernel_size, batch_norm, bicubic_skip)
+        assert receptive_field(generator) == reach_on_paper(scale, blocks, kernel_size)
+
+
+def test_reach_of_the_presets():
+    for preset, reach in (("paper", 40), ("lite", 20)):
+        assert {receptive_field(Generator.from_preset(preset, scale)) for scale in (2, 4, 8)} == {reach}
+
+
+def test_measuring_the_reach_leaves_no_trace_and_needs_no_gradient_mode():
+    generator = Generator(**SMALL).train()
+    before, random_state = copy.deepcopy(generator.state_dict()), torch.get_rng_state()
+    with torch.inference_mode():
+        inside = receptive_field(generator)
+    with torch.no_grad():
+        assert receptive_field(generator) == inside == reach_on_paper(4, 1, 5)
+    after = generator.state_dict()
+    assert generator.training and all(torch.equal(before[name], after[name]) for name in before)
+    assert torch.equal(random_state, torch.get_rng_state()) and all(p.grad is None for p in generator.parameters())
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 1e6])
+def test_reach_does_not_depend_on_the_weights(value):
+    generator = Generator(**SMALL)
+    for tensor in generator.state_dict().values():
+        tensor.fill_(value if tensor.is_floating_point() else 1)
+    for layer in generator.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.running_var.fill_(abs(value) + 1)
+    assert receptive_field(generator) == reach_on_paper(4, 1, 5)
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_a_tile_with_that_halo_is_exact_and_with_one_pixel_less_is_not(scale):
+    torch.manual_seed(0)
+    generator = Generator(scale, channels=4, blocks=2, kernel_size=3, batch_norm=False, bicubic_skip=True).double()
+    for parameter in generator.parameters():
+        parameter.data.uniform_(0.5, 1).div_(parameter[0].numel())
+    picture = torch.rand(1, 3, 36, 40, dtype=torch.float64)
+    reach, top, left, size = receptive_field(generator), 15, 16, 5
+
+    def error(halo):
+        tile = generator(picture[..., top - halo:top + size + halo, left - halo:left + size + halo])
+        inner = slice(scale * halo, scale * (halo + size))
+        whole = generator(picture)[..., scale * top:scale * (top + size), scale * left:scale * (left + size)]
+        return (tile[..., inner, inner] - whole).abs().max() / whole.abs().max()
+
+    with torch.no_grad():
+        assert error(reach) < 1e-14 and error(reach - 1) > 1e-9
