@@ -48,7 +48,7 @@ def cut_rows(path: Path, step: int) -> None:
     with write_atomically(path) as temporary:
         temporary.write_text("".join(lines[:1] + whole), newline="")
 
-# %% ../nbs/14_runs.ipynb #9833c825
+# %% ../nbs/14_runs.ipynb #e4ec98dc
 class RunFolder:
     "The files of one run. Everything but the tables is written whole or not at all."
 
@@ -70,10 +70,14 @@ class RunFolder:
         self.require_free()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with write_atomically(self.folder / "settings.json") as temporary:
-                temporary.write_text(json.dumps(asdict(settings), indent=1) + "\n")
+            self.save_settings(settings)
         except OSError as error:
             raise UserError(f"{self.folder} can't be made ({error.strerror}): choose another --out") from None
+
+    def save_settings(self, settings: Settings) -> None:
+        "Writes settings.json."
+        with write_atomically(self.folder / "settings.json") as temporary:
+            temporary.write_text(json.dumps(asdict(settings), indent=1) + "\n")
 
     def settings(self) -> Settings:
         "The settings that the run was started with. Raises `UserError` where there is no run."

@@ -335,7 +335,7 @@ class Loop(Watching):
             models.average.update_parameters(models.generator)
         return values
 
-# %% ../nbs/14_trainer.ipynb #57a51bab
+# %% ../nbs/14_trainer.ipynb #7c0158eb
 class Trainer(Loop):
     """One training run of either stage: builds everything from `Settings`, trains, watches, saves, resumes.
 
@@ -370,8 +370,8 @@ class Trainer(Loop):
         self.step, self.seconds, self.best, self.latest, self.meter = 0, 0.0, None, None, Meter()
         if state is not None:
             self.restore(state)
-        if self.processes.first and not resuming:
-            self.run.create(settings)
+        if self.processes.first:
+            self.run.save_settings(settings) if resuming else self.run.create(settings)
 
     @classmethod
     def resume(cls, folder: str | Path, live: bool = False, quiet: bool = False, **changes: Any) -> "Trainer":
