@@ -76,14 +76,14 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
-# %% ../nbs/03_downloads.ipynb #335a5f81
+# %% ../nbs/03_downloads.ipynb #7ee25f3d
 class Broken(Exception):
     "A transfer that may be tried again, `wait` seconds later."
     def __init__(self, reason: str, wait: float = 0):
         super().__init__(reason)
         self.wait = wait
 
-
+# %% ../nbs/03_downloads.ipynb #bd374729
 def transfer(url: str, part: Path, checked: bool, progress: bool) -> None:
     """One request for what is still missing of `part`, which grows at its end.
 
@@ -170,7 +170,7 @@ def fetch(url: str, path: Path, published: str = "", progress: bool = True, paus
     part.replace(path)
     return path
 
-# %% ../nbs/03_downloads.ipynb #fc72bfa1
+# %% ../nbs/03_downloads.ipynb #80ac8e6d
 LARGEST_PICTURE = 100_000_000  # bytes of one file; the largest of DIV2K has 9 million
 
 
@@ -187,7 +187,7 @@ def members(archive: Path) -> Iterator[tuple[str, int, Callable]]:
                 if entry.isfile():
                     yield entry.name, entry.size, lambda entry=entry: file.extractfile(entry)
 
-
+# %% ../nbs/03_downloads.ipynb #73e474b4
 def unpack(archive: Path, patterns: Iterable[str], count: int, folder: Path) -> None:
     """Writes `count` pictures from an archive into `folder`, by the first pattern that finds exactly so many.
 
@@ -231,7 +231,7 @@ def files_digest(folder: Path) -> str:
     each = "".join(checksum(path, "md5") for path in sorted(folder.iterdir()))
     return hashlib.md5(each.encode()).hexdigest()
 
-# %% ../nbs/03_downloads.ipynb #5eba8ce9
+# %% ../nbs/03_downloads.ipynb #ab82b870
 class Source(NamedTuple):
     "An address of an archive, and what somebody published to check it by; nothing: the first download is recorded."
     url: str
@@ -246,7 +246,7 @@ class PhotoSet(NamedTuple):
     sources: tuple[Source, ...]
     pixels: str = ""   # see `pixel_digest`
 
-
+# %% ../nbs/03_downloads.ipynb #abe5109d
 ETH = "https://data.vision.ee.ethz.ch/cvl/DIV2K/"
 HUGGING_FACE = "https://huggingface.co/datasets/"
 BOX = "https://uofi.box.com/shared/static/"
@@ -310,7 +310,7 @@ def install(name: str, archive: Path, source: Source, folder: Path) -> str:
         temporary.write_text(json.dumps(known, indent=1))
     return proof
 
-# %% ../nbs/03_downloads.ipynb #2ade2257
+# %% ../nbs/03_downloads.ipynb #60172879
 def source_of(name: str, archive: Path) -> Source:
     "The known source that a file fetched by hand came from, by its checksum, or a source without any checksum."
     if not archive.is_file():
@@ -321,7 +321,7 @@ def source_of(name: str, archive: Path) -> Source:
             return source
     return Source(archive.absolute().as_uri())
 
-
+# %% ../nbs/03_downloads.ipynb #31034531
 def first_good_source(name: str, folder: Path, progress: bool) -> tuple[str, Path]:
     "Installs one set from the first source that delivers it: (what was verified, the archive, which may go now)."
     problems = []
@@ -336,7 +336,7 @@ def first_good_source(name: str, folder: Path, progress: bool) -> tuple[str, Pat
     raise UserError(f"{name} could not be downloaded ({'; '.join(problems)}): run it again to go on, or fetch an "
                     f"archive by hand and pass it: srgan_download {name} --from ARCHIVE")
 
-
+# %% ../nbs/03_downloads.ipynb #d453148e
 def download(names: str | Iterable[str], folder: str | Path | None = None, archive: str | Path | None = None,
              progress: bool = True) -> dict[str, Path]:
     """Fetches, verifies and unpacks sets of photographs; those already there are left alone. Name -> its folder.

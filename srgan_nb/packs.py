@@ -28,7 +28,7 @@ from .downloads import data_folder, folder_atomically, locked
 from .files import UserError, check_free_space, write_atomically
 from .images import open_image, to_rgb
 
-# %% ../nbs/03_packs.ipynb #d9f15c9d
+# %% ../nbs/03_packs.ipynb #ddcdb343
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 
 
@@ -57,9 +57,13 @@ def photo_files(photos: str | Path | Iterable) -> tuple[Path, dict[str, Path]]:
             paths += [Path(folder, file) for file in files]
     paths += [path for path in given if not path.is_dir()]
     root = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in given]))
-    return root, dict(sorted((path.relative_to(root).as_posix(), path) for path in paths))
 
-# %% ../nbs/03_packs.ipynb #1f6723cc
+    def printable(path):  # whatever bytes the name is made of
+        return os.fsencode(path.relative_to(root).as_posix()).decode(errors="backslashreplace")
+
+    return root, dict(sorted((printable(path), path) for path in paths))
+
+# %% ../nbs/03_packs.ipynb #e7723dd9
 class Found(NamedTuple):
     "What a file turned out to be: its state on the disk, why it is no photo (or nothing), its digest and its size."
     state: list
@@ -93,7 +97,7 @@ def inspect(path: Path) -> Found:
     except Exception as error:  # Pillow raises almost anything on damaged headers
         return Found([], f"damaged: {error}")
 
-
+# %% ../nbs/03_packs.ipynb #d45b61a8
 def _in_threads(function: Callable, items: Iterable, workers: int, what: str, progress: bool) -> list:
     "What `function` gives for each item, computed by several threads; after an error or Ctrl-C no more are begun."
     items, pool = list(items), ThreadPoolExecutor(workers)
@@ -107,6 +111,7 @@ def _in_threads(function: Callable, items: Iterable, workers: int, what: str, pr
 
 def inspect_all(files: dict[str, Path], memory: Path, workers: int, progress: bool) -> dict[str, Found]:
     "Name -> what `inspect` says of each file; those whose state stands unchanged in the file `memory` aren't read."
+    began = time.time_ns()
     try:
         known = {name: Found(*found) for name, found in json.loads(memory.read_text()).items()}
     except (OSError, ValueError, TypeError, AttributeError):
@@ -121,9 +126,10 @@ def inspect_all(files: dict[str, Path], memory: Path, workers: int, progress: bo
         return inspect(files[name])
 
     found = dict(zip(files, _in_threads(look, files, workers, "reading", progress), strict=True))
-    old = {name: it for name, it in found.items() if it.state and time.time_ns() - max(it.state[1:3]) > 2e9}
-    with write_atomically(memory) as temporary:
-        temporary.write_text(json.dumps(known | old))
+    settled = {name: it for name, it in found.items() if it.state and began - max(it.state[1:3]) > 2e9}
+    if known | settled != known:
+        with write_atomically(memory) as temporary:
+            temporary.write_text(json.dumps(known | settled))
     return found
 
 # %% ../nbs/03_packs.ipynb #00349c2d
@@ -133,7 +139,7 @@ def read_pair(path: Path, scale: int) -> tuple[np.ndarray, np.ndarray]:
     hr = crop_to_multiple(pixels, scale)
     return tuple(np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in (hr, downsample(hr, scale)))
 
-# %% ../nbs/03_packs.ipynb #223fb61e
+# %% ../nbs/03_packs.ipynb #80b7def6
 class Photo(NamedTuple):
     "Where one photo lies in a pack: its HR size, and the byte at which its HR and its LR pixels begin."
     name: str
@@ -148,7 +154,7 @@ def content_hash(*facts) -> str:
     "SHA-256 of facts that JSON can write."
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
-
+# %% ../nbs/03_packs.ipynb #158d7659
 class Pack:
     """Photographs as raw pixels in memory-mapped files; a crop is a slice. Made by `pack_photos`.
 
@@ -162,7 +168,7 @@ class Pack:
         try:
             index = json.loads((self.folder / "index.json").read_text())
             self.maps = {kind: self.map_file(kind, index[kind]) for kind in ("hr", "lr")}
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{folder} is no pack, or a damaged one: delete it and run pack_photos again") from None
         self.scale, self.skipped = index["scale"], [tuple(entry) for entry in index["skipped"]]
         self.photos = [Photo(*entry) for entry in index["photos"]] if photos is None else photos
@@ -221,7 +227,7 @@ class Pack:
                 for pages in self.maps.values():
                     pages.madvise(mmap.MADV_DONTNEED)
 
-# %% ../nbs/03_packs.ipynb #00b11782
+# %% ../nbs/03_packs.ipynb #cfdb8146
 class NothingToPack(UserError):
     "No photo of a folder can be used: `skipped` has the reasons."
     def __init__(self, skipped: list[tuple[str, str]]):
@@ -241,7 +247,7 @@ def _single_threaded_torch() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
 
-
+# %% ../nbs/03_packs.ipynb #33c4f37d
 def write_pack(photos: dict[str, tuple[Path, Found]], scale: int, target: Path, workers: int, progress: bool) -> None:
     """Decodes, reduces and writes photos into a new folder `target`, which appears whole or not at all.
 
@@ -274,7 +280,7 @@ def write_pack(photos: dict[str, tuple[Path, Found]], scale: int, target: Path, 
         index |= {"photos": sorted(entries), "skipped": sorted(skipped)}
         (folder / "index.json").write_text(json.dumps(index))
 
-# %% ../nbs/03_packs.ipynb #d47dc40c
+# %% ../nbs/03_packs.ipynb #4033268c
 def pack_photos(photos: str | Path | Iterable, scale: int = 4, cache: str | Path | None = None, minimum: int = 96,
                 workers: int | None = None, progress: bool = True) -> Pack:
     """The pack of a folder of photos, made when there is none of this content yet.
@@ -297,9 +303,10 @@ def pack_photos(photos: str | Path | Iterable, scale: int = 4, cache: str | Path
         usable = {name: (files[name], found[name]) for name in files if name not in refused}
         key = content_hash(1, scale, [(name, it.digest) for name, (_, it) in usable.items()])  # 1: these packing rules
         target = cache / f"{root.name}-x{scale}-{key[:16]}"
-        with locked(cache / f".{target.name}.lock"):
-            if not target.exists():
-                write_pack(usable, scale, target, workers, progress)
+        if not target.exists():
+            with locked(cache / f".{target.name}.lock"):
+                if not target.exists():  # nobody made it while we waited
+                    write_pack(usable, scale, target, workers, progress)
     except NothingToPack as nothing:
         raise NothingToPack([*refused.items(), *nothing.skipped]) from None
     except OSError as error:
