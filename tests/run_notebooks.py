@@ -38,7 +38,18 @@ def text_outputs(notebook: dict) -> list[str]:
 def run(path: Path) -> None:
     "Executes a notebook in place and cleans it; a failing cell's traceback is shown and ends everything."
     subprocess.run([BIN / "jupyter", "execute", "--inplace", path], check=True, stderr=subprocess.PIPE, text=True)
+    drop_progress_bars(path)
     subprocess.run([BIN / "nbdev_clean", "--fname", path], check=True)
+
+
+def drop_progress_bars(path: Path) -> None:
+    "Takes out what progress bars left on stderr: hundreds of lines that say nothing to a reader."
+    notebook = json.loads(path.read_text())
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [output for output in cell["outputs"]
+                               if output.get("name") != "stderr" or "\r" not in "".join(output["text"])]
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
 
 
 def main() -> int:
