@@ -170,6 +170,12 @@ class NotebookPage:
         "The whole notebook from top to bottom, one picture a screenful: NAME-01.png, NAME-02.png, ..."
         panel = "document.querySelector('.jp-WindowedPanel-outer')"
         self.driver.execute_script(f"document.activeElement.blur(); {panel}.scrollTop = 0")
+        seen = [0]
+
+        def settled():
+            seen.append(self.driver.execute_script(f"return {panel}.scrollHeight"))
+            return len(seen) > 10 and len(set(seen[-10:])) == 1  # two seconds without another cell or picture
+        wait_for(settled, 120, "the end of the notebook's drawing")
         height, whole = self.driver.execute_script(f"return [{panel}.clientHeight, {panel}.scrollHeight]")
         paths = []
         for number in range(-(-whole // height)):
