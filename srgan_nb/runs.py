@@ -3,10 +3,9 @@
 # %% auto #0
 __all__ = ['append_row', 'read_rows', 'cut_rows', 'RunFolder', 'save_checkpoint', 'newest_checkpoint', 'Meter']
 
-# %% ../nbs/14_runs.ipynb #fb9aeac4
+# %% ../nbs/14_runs.ipynb #91bf8ee5
 import csv
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
