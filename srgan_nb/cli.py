@@ -107,17 +107,20 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
                         help="bicubic, a shipped name, a .safetensors file or a run's folder; several may be named")
     parser.add_argument("--scale", type=int, choices=(2, 4, 8), help="for bicubic; networks have their own")
     parser.add_argument("--lpips", choices=("squeeze", "alex", "vgg"), help="add LPIPS by this network")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, ...")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set")
     parser.add_argument("--pictures", metavar="FOLDER", help="write comparison pictures with zoomed crops there")
     parser.add_argument("--save", metavar="FILE", help="write the table there as well: .md, .csv or .json")
     given = parser.parse_args(arguments)
 
-    from srgan_nb.evaluation import evaluate, find_dataset, save_report, to_markdown
+    from srgan_nb.benchmarks import find_dataset
+    from srgan_nb.evaluation import evaluate
+    from srgan_nb.reports import save_comparisons, save_report, to_markdown
 
     for name in given.datasets:
         find_dataset(name)  # what is missing is told before work starts
-    results = [evaluate(dataset, model, given.scale, given.lpips, given.device, given.limit, given.pictures)
+    each = save_comparisons(given.pictures) if given.pictures else None
+    results = [evaluate(dataset, model, given.scale, given.lpips, given.device, given.limit, each)
                for model in given.models for dataset in given.datasets]
     print(to_markdown(results))
     if given.save:

@@ -1,0 +1,59 @@
+"""The commands as a shell sees them: exit codes, one clear line, tables and pictures where they were asked for."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from srgan_nb import cli
+from srgan_nb.images import demo_photo
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    "Two small photographs and a file that is none."
+    folder = tmp_path_factory.mktemp("photos")
+    for name in ("coffee", "hopper"):
+        Image.open(demo_photo(name)).convert("RGB").crop((100, 100, 196, 180)).save(folder / f"{name}.png")
+    (folder / "broken.png").write_bytes(b"not a picture")
+    return folder
+
+
+def test_evaluate_prints_a_table_and_tells_what_was_left_out(photos, tmp_path, capsys):
+    asked = [str(photos), "--model", "bicubic", "srresnet", "--save", str(tmp_path / "table.json"), "--device", "cpu",
+             "--pictures", str(tmp_path / "pictures")]
+    assert cli.evaluate(asked) == 0
+    printed = capsys.readouterr().out
+    assert "| mean |" in printed and "broken" in printed
+    json.loads((tmp_path / "table.json").read_text())
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 4
+
+
+def test_upscale_a_file_and_a_folder(photos, tmp_path, capsys):
+    assert cli.upscale([str(photos / "coffee.png"), str(tmp_path / "big.png"), "--device", "cpu"]) == 0
+    assert Image.open(tmp_path / "big.png").size == (384, 320)
+    assert cli.upscale([str(photos / "coffee.png"), str(tmp_path / "big.png"), "--device", "cpu"]) == 1
+    assert "--force" in capsys.readouterr().err
+    assert cli.upscale([str(photos), str(tmp_path / "all"), "--model", "bicubic"]) == 1  # one of them is broken
+    assert "broken.png" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "all").glob("*.png")} == {"coffee.png", "hopper.png"}
+
+
+@pytest.mark.parametrize("command, arguments", [
+    (cli.evaluate, ["nowhere", "--model", "bicubic"]), (cli.upscale, ["nowhere.png", "x.png", "--model", "bicubic"]),
+    (cli.upscale, [str(demo_photo("coffee")), "x.png", "--model", "no-such-model"]),
+    (cli.download, ["Set5", "--from", "nowhere.zip"]),
+])
+def test_what_is_missing_is_one_line_and_exit_code_one(command, arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SRGAN_NB_DATA", str(tmp_path / "data"))
+    assert command(arguments) == 1
+    message = capsys.readouterr().err.strip()
+    assert message.count("\n") == 0 and message.startswith(f"srgan_{command.__name__}: ")
+
+
+def test_wrong_usage_ends_with_two():
+    for command, arguments in ((cli.evaluate, []), (cli.upscale, ["one"]), (cli.download, ["Set6"])):
+        with pytest.raises(SystemExit) as end:
+            command(arguments)
+        assert end.value.code == 2
