@@ -1,7 +1,7 @@
 """A file to a file, a folder to a folder: what `srgan_upscale` does. Nothing is overwritten unless told."""
 
 import glob
-import os
+import time
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -15,6 +15,7 @@ from srgan_nb.upscaling import Upscaler, enlarge_kind
 
 __all__ = ["upscale_file", "upscale_folder", "FolderReport"]
 
+ABANDONED = 600  # seconds
 ALSO_PICTURES = (".heic", ".heif")  # not readable here: reported, not passed over
 
 
@@ -40,31 +41,17 @@ def upscale_file(source: str | Path, target: str | Path, upscaler: Upscaler | No
     height, width = first.pixels.shape[:2]
     size = upscaler.scale * width, upscaler.scale * height
     check_writable(target, first.mode, size, 1 if second is None else 2)
-    remove_leftovers(target)
+    sweep(target)
     some = [first] if second is None else chain([first, second], frames)
     write_pictures((enlarge_kind(upscaler, frame) for frame in some), target, quality)
     return target
 
 
-def remove_leftovers(target: Path) -> None:
-    """Removes the half-written temporary files for `target` of processes that were killed."""
-    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.part*"):
-        process = leftover.name.removeprefix(f".{target.name}.").split(".")[0]
-        if process.isdigit() and int(process) != os.getpid() and not is_running(int(process)):
+def sweep(target: Path) -> None:
+    """Removes temporary files that killed processes left beside `target`: those that nobody has written to for long."""
+    for leftover in target.parent.glob(f".{glob.escape(target.stem[:40])}.*.part{glob.escape(target.suffix)}"):
+        if time.time() - leftover.stat().st_mtime > ABANDONED:
             leftover.unlink(missing_ok=True)
-
-
-def is_running(process: int) -> bool:
-    """Whether a process of this number lives on this machine."""
-    if os.name == "nt":
-        return True  # asking would end it: leave its files
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 @dataclass

@@ -76,7 +76,9 @@ def image_of(picture: Picture) -> Image.Image:
     image = Image.fromarray(pixels, WORKING_MODES.get(picture.mode)) if picture.mode not in ("CMYK", "LAB") else \
         Image.frombytes(picture.mode, pixels.shape[1::-1], np.ascontiguousarray(pixels))
     image = image if image.mode == picture.mode else image.convert(picture.mode)
-    image.info.update(picture.info)
+    for name, value in picture.info.items():  # as Pillow's readers leave it
+        if name != "pnginfo":
+            image.info[name] = value.tobytes() if name == "exif" else value
     return image
 
 
@@ -153,10 +155,11 @@ def kept_info(image: Image.Image) -> dict:
     exif = image.getexif()
     kept = Image.Exif()
     for tag in (*(tag for tag in KEPT_TAGS if tag in exif), 0x8769, 0x8825):  # the last two: camera settings, place
-        value = exif.get_ifd(tag) if tag > 0x8000 and tag != 33432 else exif[tag]
-        if value:
-            kept[tag] = dict(value) if isinstance(value, dict) else value
-    if len(kept):
+        if tag in KEPT_TAGS:
+            kept[tag] = exif[tag]
+        elif exif.get_ifd(tag):
+            kept.get_ifd(tag).update(exif.get_ifd(tag))
+    if kept.tobytes() != Image.Exif().tobytes():
         info["exif"] = kept
     texts = getattr(image, "text", {})  # PNG
     if texts:
@@ -168,6 +171,6 @@ def kept_info(image: Image.Image) -> dict:
 
 def resized_info(info: dict, width: int, height: int) -> dict:
     """The metadata with EXIF's two numbers for the picture's size set right."""
-    if "exif" in info and info["exif"].get(0x8769):
-        info["exif"][0x8769].update({40962: width, 40963: height})
+    if "exif" in info and info["exif"].get_ifd(0x8769):
+        info["exif"].get_ifd(0x8769).update({40962: width, 40963: height})
     return info

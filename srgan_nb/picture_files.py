@@ -41,12 +41,17 @@ def read_pictures(path: str | Path) -> Iterator[Picture]:
         frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)  # MPO: a JPEG with other views behind it
         tile = file.tile[0].args if frames == 1 and file.tile else ""
         raw_mode = tile if isinstance(tile, str) else str(tile[0]) if tile else ""
+        tiff_info = kept_info(file) if file.format == "TIFF" else {}  # read from the file while it is open
     if ";16" in raw_mode and not still.mode.startswith("I"):
         with _damage_reported(path):
-            yield replace(picture_of(still), **_sixteen_bits(path, raw_mode))
+            picture = picture_of(still)
+            yield replace(picture, info=picture.info | tiff_info, **_sixteen_bits(path, raw_mode))
         return
     if frames == 1:
-        yield picture_of(still)
+        if file.format == "PPM" and still.mode == "I":  # 16-bit grey by another name
+            still = Image.fromarray(np.asarray(still).astype(np.uint16))
+        picture = picture_of(still)
+        yield replace(picture, info=picture.info | tiff_info)
         return
     with Image.open(path) as file:
         for index in range(frames):
@@ -127,6 +132,8 @@ def write_pictures(pictures: Iterable[Picture], path: str | Path, quality: int =
     second = next(pictures, None)
     check_writable(path, first.mode, first.pixels.shape[1::-1], 1 if second is None else 2)
     options = {name: value for name, value in first.info.items() if name not in ("duration", "loop")}
+    if "exif" in options:
+        options["exif"] = options["exif"].tobytes()
     options |= {"JPEG": {"quality": quality, "subsampling": 0}, "WEBP": {"quality": quality},
                 "AVIF": {"quality": quality}}.get(file_format, {})
     try:
@@ -135,7 +142,7 @@ def write_pictures(pictures: Iterable[Picture], path: str | Path, quality: int =
                 write = _write_png_16 if file_format == "PNG" else _write_tiff_16
                 temporary.write_bytes(write(first))
             elif second is None:
-                image_of(first).save(temporary, file_format, **options)
+                _frame_for(file_format, first).save(temporary, file_format, **options)
             else:
                 images, durations = [], []
                 for picture in chain([first, second], pictures):
@@ -150,7 +157,7 @@ def write_pictures(pictures: Iterable[Picture], path: str | Path, quality: int =
 
 
 def _frame_for(file_format: str, picture: Picture) -> Image.Image:
-    """A frame as its format wants it: GIF knows only visible and invisible."""
+    """The PIL picture as its format wants it: GIF knows only visible and invisible."""
     if file_format == "GIF" and picture.mode == "RGBA":
         pixels = picture.pixels.copy()
         pixels[:, :, 3] = np.where(pixels[:, :, 3] >= 128, 255, 0)

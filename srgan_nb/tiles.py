@@ -199,31 +199,30 @@ def plan_windows(network: nn.Module, height: int, width: int, memory: float, ite
     enlarge = window_size(*features, network.enlarge_reach, (floats - kept) // network.enlarge_floats)
     return Plan(features, enlarge, 1)
 
-# %% ../nbs/15_tiles.ipynb #3b27df11
+# %% ../nbs/15_tiles.ipynb #b5989a75
+def _enlarge_window(network, lr: Tensor, canvas: Tensor, y: Window, x: Window, size, progress) -> None:
+    """Writes what the outer window (y, x) keeps into `canvas`; `lr` is its part of the picture, `size` the inner one."""
+    features, near, scale = network.features(lr), network.enlarge_reach, network.scale
+    needed = (..., *(slice(max(0, side.first - side.start - near), side.last - side.start + near) for side in (y, x)))
+    features, lr = features[needed], lr[needed]
+    rows, columns = (min(near, side.first - side.start) for side in (y, x))  # in `features`, where the kept part begins
+    tall, wide = y.last - y.first, x.last - x.first
+    for v, u in product(windows(lr.shape[-2], size[0], near, rows, rows + tall),
+                        windows(lr.shape[-1], size[1], near, columns, columns + wide)):
+        part = (..., slice(v.start, v.stop), slice(u.start, u.stop))
+        sr = network.enlarge(features[part], lr[part])[..., v.inside(scale), u.inside(scale)]
+        top, left = scale * (y.first - rows + v.first), scale * (x.first - columns + u.first)
+        _from_network(sr, canvas[..., top:top + sr.shape[-2], left:left + sr.shape[-1]])
+        progress(sr.shape[0] * sr.shape[-2] * sr.shape[-1])
+
+
 def _enlarge_planned(network, images: Tensor, canvas: Tensor, plan: Plan, device, dtype, progress) -> None:
     """Enlarges `images` into `canvas`, window by window as `plan` says."""
-    height, width = images.shape[-2:]
-    scale, near = network.scale, network.enlarge_reach
-    far = network.features_reach + near
-
-    def narrower(window: Window, length: int) -> Window:
-        return Window(max(0, window.first - near), min(length, window.last + near), window.first, window.last)
-
-    for y, x in product(windows(height, plan.features[0], far), windows(width, plan.features[1], far)):
+    reach = network.features_reach + network.enlarge_reach
+    for y, x in product(windows(images.shape[-2], plan.features[0], reach),
+                        windows(images.shape[-1], plan.features[1], reach)):
         lr = _to_network(images[..., y.start:y.stop, x.start:x.stop], device, dtype)
-        features = network.features(lr)
-        rows, columns = narrower(y, height), narrower(x, width)
-        needed = (..., slice(rows.start - y.start, rows.stop - y.start),
-                  slice(columns.start - x.start, columns.stop - x.start))
-        features, lr = features[needed], lr[needed]
-        kept_rows, kept_columns = rows.inside(), columns.inside()
-        for v, u in product(windows(lr.shape[-2], plan.enlarge[0], near, kept_rows.start, kept_rows.stop),
-                            windows(lr.shape[-1], plan.enlarge[1], near, kept_columns.start, kept_columns.stop)):
-            part = (..., slice(v.start, v.stop), slice(u.start, u.stop))
-            sr = network.enlarge(features[part], lr[part])[..., v.inside(scale), u.inside(scale)]
-            top, left = scale * (rows.start + v.first), scale * (columns.start + u.first)
-            _from_network(sr, canvas[..., top:top + sr.shape[-2], left:left + sr.shape[-1]])
-            progress(len(images) * sr.shape[-2] * sr.shape[-1])
+        _enlarge_window(network, lr, canvas, y, x, plan.enlarge, progress)
 
 # %% ../nbs/15_tiles.ipynb #9c0e0307
 def is_out_of_memory(error: BaseException) -> bool:
