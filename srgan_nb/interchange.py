@@ -4,9 +4,10 @@
 __all__ = ['PUBLIC_NAMES', 'export_onnx', 'rename', 'PublicGenerator', 'generator_of', 'read_weights', 'load_public',
            'export_program']
 
-# %% ../nbs/16_interchange.ipynb #a3aab635
+# %% ../nbs/16_interchange.ipynb #64275659
 import pickle
 import re
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
@@ -181,12 +182,20 @@ def generator_of(weights: dict[str, Tensor]) -> nn.Module:
         generator.tail.bias.mul_(2).sub_(1)
     return generator.eval()
 
-# %% ../nbs/16_interchange.ipynb #d4872682
+# %% ../nbs/16_interchange.ipynb #12fa4395
 class _Inert(dict):
-    """Stands in for every class and function that a pickle names: takes all, does nothing."""
+    """Stands in for every class and function that a pickle names: takes all, keeps attributes, does nothing."""
+
+    dump_patches = False  # torch asks this of old files' classes
 
     def __init__(self, *arguments, **options):
         super().__init__()
+
+    def __setstate__(self, state):
+        vars(self).update(state if isinstance(state, dict) else {})
+
+    def append(self, item):
+        pass
 
 
 class _InertUnpickler(pickle.Unpickler):
@@ -217,7 +226,9 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_inert_pickle)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that the classes have changed: they are not wanted at all
+                content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_inert_pickle)
     except Exception as error:  # damaged files fail in many ways
         raise UserError(f"{path}: not a checkpoint that can be read ({type(error).__name__}: {error})") from None
     for place in ("state_dict", "generator", "model", "params_ema", "params"):

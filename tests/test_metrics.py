@@ -1,4 +1,4 @@
-"""What 10_metrics.ipynb can't hold: PSNR by hand in numpy, SSIM on many pictures and by brute force, LPIPS's absence."""
+"""What 10_metrics.ipynb can't hold: second writings in numpy and plain loops, bad input, LPIPS without its weights."""
 
 import math
 from dataclasses import replace
@@ -93,7 +93,8 @@ def test_grey_pictures_by_both_conventions():
 def test_averages():
     values = torch.tensor([30.0, 30.0, 30.0])
     assert average_psnr(values, Protocol(average="errors")).item() == pytest.approx(30, abs=1e-5)
-    assert average_psnr(torch.tensor([20.0, 40.0]), Protocol(average="errors")).item() == pytest.approx(22.967, abs=1e-3)
+    values = torch.tensor([20.0, 40.0])
+    assert average_psnr(values, Protocol(average="errors")).item() == pytest.approx(22.967, abs=1e-3)
 
 
 # what is refused
@@ -172,7 +173,7 @@ def daala_by_brute_force(x, y):
     return total / weights
 
 
-@pytest.mark.parametrize("height,width", [(24, 30), (100, 18)])
+@pytest.mark.parametrize("height,width", [(24, 12), (100, 12), (200, 12)])
 def test_daala_ssim_equals_its_definition(height, width):
     sr, hr = pair(height, width)
     x, y = (y_by_hand(z) for z in (sr, hr))
@@ -180,7 +181,7 @@ def test_daala_ssim_equals_its_definition(height, width):
     assert ours == pytest.approx(daala_by_brute_force(x, y), abs=1e-9)
 
 
-@pytest.mark.parametrize("height", [20, 100, 256, 512, 2000])
+@pytest.mark.parametrize("height", [100, 256, 512, 2000])
 def test_daala_window_is_made_of_256ths_and_grows(height):
     window = ssim_window("daala", height) * 256
     assert torch.equal(window, window.round()) and window.sum() == 256 and (window > 0).all()
