@@ -182,7 +182,7 @@ def generator_of(weights: dict[str, Tensor]) -> nn.Module:
         generator.tail.bias.mul_(2).sub_(1)
     return generator.eval()
 
-# %% ../nbs/16_interchange.ipynb #12fa4395
+# %% ../nbs/16_interchange.ipynb #290fc7f9
 class _Inert(dict):
     """Stands in for every class and function that a pickle names: takes all, keeps attributes, does nothing."""
 
@@ -213,7 +213,7 @@ class _InertUnpickler(pickle.Unpickler):
 _inert_pickle = SimpleNamespace(__name__="inert pickle", Unpickler=_InertUnpickler,
                                 load=lambda file, **options: _InertUnpickler(file, **options).load())  # for torch
 
-
+# %% ../nbs/16_interchange.ipynb #eb3296ee
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The network's weights in a checkpoint file, safetensors or pickle, found at the usual places; runs none of it.
 
@@ -253,7 +253,7 @@ def _tensors_of(content, prefix: str = "") -> dict[str, Tensor]:
             found.update(_tensors_of(value, f"{prefix}{name}."))
     return found
 
-
+# %% ../nbs/16_interchange.ipynb #c7985916
 def load_public(path: str | Path) -> nn.Module:
     """A published SRResNet or SRGAN generator, by Lornatang or sgrvinod, from its checkpoint file; in evaluation mode.
 

@@ -247,7 +247,7 @@ def _single_threaded_torch() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
 
-# %% ../nbs/03_packs.ipynb #33c4f37d
+# %% ../nbs/03_packs.ipynb #93558917
 def write_pack(photos: dict[str, tuple[Path, Found]], scale: int, target: Path, workers: int, progress: bool) -> None:
     """Decodes, reduces and writes photos into a new folder `target`, which appears whole or not at all.
 
@@ -270,9 +270,12 @@ def write_pack(photos: dict[str, tuple[Path, Found]], scale: int, target: Path, 
             entries.append(Photo(name, found.digest, *hr.shape[:2], hr_file.tell(), lr_file.tell()))
             hr_file.write(hr)
             lr_file.write(lr)
+            if len(entries) % 8 == 0:  # the disk is at work while the next photos are decoded
+                disk.submit(os.fsync, hr_file.fileno())
 
     with folder_atomically(target) as folder, _single_threaded_torch():
-        with open(folder / "hr.bin", "wb") as hr_file, open(folder / "lr.bin", "wb") as lr_file:
+        with (open(folder / "hr.bin", "wb") as hr_file, open(folder / "lr.bin", "wb") as lr_file,
+              ThreadPoolExecutor(1) as disk):
             _in_threads(pack_one, photos, workers, "packing", progress)
             index = {"scale": scale, "hr": hr_file.tell(), "lr": lr_file.tell()}
         if not entries:
