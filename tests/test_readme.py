@@ -83,6 +83,16 @@ def test_python(desk: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
+def answers(log: Path) -> bool:
+    "Whether the address that JupyterLab wrote into its log, once it has, leads to JupyterLab."
+    found = re.search(r"http://127\S+/lab\S*", log.read_text())
+    try:
+        with urllib.request.urlopen(found[0], timeout=60) as page:
+            return page.status == 200 and b"JupyterLab" in page.read()
+    except (TypeError, OSError):  # nothing in the log yet, or the server does not listen yet
+        return False
+
+
 def test_make_lab_serves_the_start_page(tmp_path: Path) -> None:
     "`make lab` as it is, with a browser that does nothing; its address answers."
     private = {name: str(tmp_path / name) for name in
@@ -93,11 +103,9 @@ def test_make_lab_serves_the_start_page(tmp_path: Path) -> None:
         lab = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         end = time.monotonic() + 120
-        while not (found := re.search(r"http://127\S+/lab\S*", (tmp_path / "log").read_text())):
+        while not answers(tmp_path / "log"):
             assert lab.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()
-            time.sleep(0.2)
-        with urllib.request.urlopen(found[0], timeout=60) as page:
-            assert page.status == 200 and b"JupyterLab" in page.read()
+            time.sleep(0.5)
     finally:
         if lab.poll() is None:
             os.killpg(lab.pid, signal.SIGTERM)
