@@ -157,7 +157,7 @@ def enlarge_array(upscaler: Upscaler, array: np.ndarray) -> np.ndarray:
     enlarged = enlarge_kind(upscaler, Picture(pixels, modes[pixels.shape[2]])).pixels
     return enlarged[:, :, 0] if array.ndim == 2 else enlarged
 
-# %% ../nbs/15_upscaling.ipynb #9917e137
+# %% ../nbs/15_upscaling.ipynb #c2336df5
 def _by_kind(upscaler: Upscaler, image):
     if isinstance(image, Tensor):
         return enlarge_tensor(upscaler, image)
@@ -181,12 +181,12 @@ def upscale(image: str | Path | Image.Image | np.ndarray | Tensor, model: str | 
     """Enlarges one picture, by 4 with the shipped models; the same kind comes back.
 
     A path or a PIL picture gives a PIL picture of the same mode (`srgan_nb.kinds` has the rules, `enlarge_array` and
-    `enlarge_tensor` those for numbers). `model`, `max_memory` and `options` as for `Upscaler`; keep one of those when
-    there are many pictures. Raises `UserError` with one clear line for what can't be read or enlarged.
+    `enlarge_tensor` those for numbers); a file is turned upright, a PIL picture is taken as it is. `model`,
+    `max_memory` and `options` as for `Upscaler`; keep one of those when there are many pictures. Raises `UserError` with one clear line for what can't be read or enlarged.
     """
     return Upscaler(model, max_memory, **options)(image)
 
-# %% ../nbs/15_upscaling.ipynb #0b944632
+# %% ../nbs/15_upscaling.ipynb #6e61511a
 def before_after(before: Image.Image, after: Image.Image, percent: float) -> Image.Image:
     """`before` left of a white line at `percent` of the width, `after` right of it; two RGB pictures of one size."""
     column = round(after.width * percent / 100)
@@ -205,7 +205,8 @@ def upscale_widget(model: str | Path | nn.Module = "srgan", width: int = 200, he
         import ipywidgets
     except ImportError:
         raise UserError("the widget needs ipywidgets: pip install ipywidgets") from None
-    upscaler, pair = Upscaler(model), []
+    upscaler, bicubic, pair = Upscaler(model), Upscaler("bicubic"), []
+    bicubic.scale = upscaler.scale
     upload = ipywidgets.FileUpload(accept="image/*", description="Picture")
     slider = ipywidgets.FloatSlider(50, min=0, max=100, readout=False, layout={"width": "98%"})
     view, note = ipywidgets.Image(format="png"), ipywidgets.Label("Choose a picture.")
@@ -221,7 +222,7 @@ def upscale_widget(model: str | Path | nn.Module = "srgan", width: int = 200, he
             image = Image.open(BytesIO(change["new"][0]["content"])).convert("RGB")
             left, top = max(0, image.width - width) // 2, max(0, image.height - height) // 2
             middle = image.crop((left, top, min(image.width, left + width), min(image.height, top + height)))
-            pair[:] = Upscaler("bicubic")(middle), upscaler(middle)
+            pair[:] = bicubic(middle), upscaler(middle)
             note.value = f"{middle.width} x {middle.height} pixels, enlarged: bicubic left, the model right."
             show()
         except Exception as error:  # an upload can be anything, and a widget's callback has no other way to say so
