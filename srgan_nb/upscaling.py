@@ -157,7 +157,7 @@ def enlarge_array(upscaler: Upscaler, array: np.ndarray) -> np.ndarray:
     enlarged = enlarge_kind(upscaler, Picture(pixels, modes[pixels.shape[2]])).pixels
     return enlarged[:, :, 0] if array.ndim == 2 else enlarged
 
-# %% ../nbs/15_upscaling.ipynb #c2336df5
+# %% ../nbs/15_upscaling.ipynb #5598f07b
 def _by_kind(upscaler: Upscaler, image):
     if isinstance(image, Tensor):
         return enlarge_tensor(upscaler, image)
@@ -182,7 +182,8 @@ def upscale(image: str | Path | Image.Image | np.ndarray | Tensor, model: str | 
 
     A path or a PIL picture gives a PIL picture of the same mode (`srgan_nb.kinds` has the rules, `enlarge_array` and
     `enlarge_tensor` those for numbers); a file is turned upright, a PIL picture is taken as it is. `model`,
-    `max_memory` and `options` as for `Upscaler`; keep one of those when there are many pictures. Raises `UserError` with one clear line for what can't be read or enlarged.
+    `max_memory` and `options` as for `Upscaler`; keep one of those when there are many pictures. Raises `UserError`
+    with one clear line for what can't be read or enlarged.
     """
     return Upscaler(model, max_memory, **options)(image)
 
