@@ -118,35 +118,42 @@ def ssim_window(kind: str, height: int) -> Tensor:
     side = (side * 256 / (math.sqrt(2 * math.pi) * sigma) + 0.5).floor()
     return torch.cat([side.flip(0), 256 - 2 * side.sum(0, keepdim=True), side]) / 256
 
-# %% ../nbs/10_metrics.ipynb #0c5ab13e
+# %% ../nbs/10_metrics.ipynb #f6a8656f
+def _blur(x: Tensor, window: Tensor, padding: int) -> Tensor:
+    """(..., H, W) with `padding` zeros around it -> the weighted mean in the window at each place that it fits."""
+    x = F.pad(x, 4 * (padding,))
+    for axis in (-2, -1):
+        fits = x.shape[axis] - len(window) + 1
+        total = torch.zeros_like(x.narrow(axis, 0, fits))
+        for start, weight in enumerate(window.tolist()):  # adding shifted pictures: in float64 faster than conv2d
+            total.add_(x.narrow(axis, start, fits), alpha=weight)
+        x = total
+    return x
+
+# %% ../nbs/10_metrics.ipynb #4b6a8a99
 def ssim_map(sr: Tensor, hr: Tensor, protocol: Protocol = PAPER) -> tuple[Tensor, Tensor]:
     """SSIM at every position of the window, and the weight of each: (..., 3, H, W) twice -> (..., C, h, w) twice.
 
     The window stays inside the picture, except: "padded" sees black outside, "daala" only the part that is inside.
     """
     x, y = _scored_pair(sr, hr, protocol)
-    channels, height, width = x.shape[-3:]
-    window = ssim_window(protocol.ssim, height).to(x)
+    height, width = x.shape[-2:]
+    window = ssim_window(protocol.ssim, height)
     padding = len(window) // 2 if protocol.ssim in ("padded", "daala") else 0
     if not padding and min(height, width) < len(window):
         raise UserError(f"SSIM's window has {len(window)} pixels, the border leaves a picture of {width}x{height}")
 
-    def blur(maps):
-        columns = F.conv2d(maps, window.view(1, 1, -1, 1), padding=(padding, 0))
-        return F.conv2d(columns, window.view(1, 1, 1, -1), padding=(0, padding))
-
-    x, y = x.reshape(-1, 1, height, width), y.reshape(-1, 1, height, width)
-    weight = blur(torch.ones_like(x)) if protocol.ssim == "daala" else x.new_ones(1)
-    mean_x, mean_y, mean_xx, mean_yy, mean_xy = (blur(z) / weight for z in (x, y, x * x, y * y, x * y))
+    weight = _blur(torch.ones_like(x), window, padding) if protocol.ssim == "daala" else x.new_ones(1)
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = (
+        _blur(z, window, padding) / weight for z in (x, y, x * x, y * y, x * y))
     unbiased = 49 / 48 if protocol.ssim == "uniform" else 1.0  # scikit-image divides by n - 1 there
     variances = (mean_xx - mean_x**2 + mean_yy - mean_y**2) * unbiased
     covariance = (mean_xy - mean_x * mean_y) * unbiased
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     score = (2 * mean_x * mean_y + c1) * (2 * covariance + c2) / ((mean_x**2 + mean_y**2 + c1) * (variances + c2))
-    shape = *sr.shape[:-3], channels, *score.shape[-2:]
-    return score.view(shape), weight.expand_as(score).reshape(shape)
+    return score, weight.expand_as(score)
 
-
+# %% ../nbs/10_metrics.ipynb #0a768a08
 def ssim(sr: Tensor, hr: Tensor, protocol: Protocol = PAPER) -> Tensor:
     """Structural similarity: (..., 3, H, W) twice, in [0, 1] -> (...), 1 for equal pictures; RGB: mean over channels.
 

@@ -41,7 +41,7 @@ def table_rows(result: Evaluation) -> list[dict]:
         rows.append({"row": "difference", "name": "", **result.difference})
     return rows + [{"row": "left out", "name": name, "reason": reason} for name, reason in result.omitted]
 
-# %% ../nbs/17_reports.ipynb #ee9d302e
+# %% ../nbs/17_reports.ipynb #8807fdd0
 def to_markdown(results: Sequence[Evaluation], pictures: bool = True) -> str:
     """Evaluations as Markdown tables, one a set and model; without `pictures` the means alone.
 
@@ -59,7 +59,7 @@ def to_markdown(results: Sequence[Evaluation], pictures: bool = True) -> str:
                      for name, (_, form) in columns.items()]
             if pictures or row["row"] not in ("picture", "own grey"):
                 what = "" if row["row"] == "picture" else row["row"]
-                name = ": ".join((row["name"], *([row["reason"]] if "reason" in row else [])))
+                name = ": ".join((row["name"], *([row["reason"]] if "reason" in row else []))).replace("|", r"\|")
                 lines.append(f"| {what} | {name} | " + " | ".join(cells) + " |")
         lines.append("")
     return "\n".join(lines)

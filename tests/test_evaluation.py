@@ -224,7 +224,6 @@ def test_bicubic_on_bsd100(shared):
 
 # reports
 
-@pytest.mark.xfail(reason="the Markdown rows of an omitted picture may have other columns", strict=False)
 def test_all_forms_tell_the_same(dataset):
     (dataset / "no|tes.txt").write_text("text")
     results = [evaluate(dataset, model, progress=False) for model in ("bicubic", lambda lr: upsample_bicubic(lr) / 2)]
