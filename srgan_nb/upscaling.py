@@ -4,7 +4,8 @@
 __all__ = ['Bicubic', 'fast_form', 'bytes_of', 'Upscaler', 'enlarge_tensor', 'enlarge_kind', 'enlarge_array', 'upscale',
            'before_after', 'upscale_widget']
 
-# %% ../nbs/15_upscaling.ipynb #bce30d8e
+# %% ../nbs/15_upscaling.ipynb #fea02d52
+from base64 import b64decode
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -187,7 +188,7 @@ def upscale(image: str | Path | Image.Image | np.ndarray | Tensor, model: str | 
     """
     return Upscaler(model, max_memory, **options)(image)
 
-# %% ../nbs/15_upscaling.ipynb #6e61511a
+# %% ../nbs/15_upscaling.ipynb #649b0979
 def before_after(before: Image.Image, after: Image.Image, percent: float) -> Image.Image:
     """`before` left of a white line at `percent` of the width, `after` right of it; two RGB pictures of one size."""
     column = round(after.width * percent / 100)
@@ -196,9 +197,16 @@ def before_after(before: Image.Image, after: Image.Image, percent: float) -> Ima
     ImageDraw.Draw(joined).line([(column, 0), (column, joined.height)], "white", 2)
     return joined
 
+# %% ../nbs/15_upscaling.ipynb #11a16825
+_DROP = """<div style="border: 2px dashed #999; padding: 1em; text-align: center" ondragover="event.preventDefault()"
+ondrop="event.preventDefault(); event.stopPropagation(); const reader = new FileReader();
+const box = this.closest('.widget-vbox').querySelector('textarea');
+reader.onload = () => { box.value = reader.result; box.dispatchEvent(new Event('change', {bubbles: true})); };
+reader.readAsDataURL(event.dataTransfer.files[0]);">or drop a picture here</div>"""
+
 
 def upscale_widget(model: str | Path | nn.Module = "srgan", width: int = 200, height: int = 150):
-    """A widget for JupyterLab: choose a picture; its middle, `width` x `height` pixels, enlarged under a slider.
+    """A widget for JupyterLab: choose or drop a picture; its middle, `width` x `height` pixels, enlarged under a slider.
 
     Raises `UserError` where ipywidgets is missing.
     """
@@ -209,18 +217,19 @@ def upscale_widget(model: str | Path | nn.Module = "srgan", width: int = 200, he
     upscaler, bicubic, pair = Upscaler(model), Upscaler("bicubic"), []
     bicubic.scale = upscaler.scale
     upload = ipywidgets.FileUpload(accept="image/*", description="Picture")
+    drop, dropped = ipywidgets.HTML(_DROP), ipywidgets.Textarea(layout={"display": "none"})
+    view, note = ipywidgets.Image(format="png"), ipywidgets.Label()
     slider = ipywidgets.FloatSlider(50, min=0, max=100, readout=False, layout={"width": "98%"})
-    view, note = ipywidgets.Image(format="png"), ipywidgets.Label("Choose a picture.")
 
     def show(_=None):
-        if pair:
-            file = BytesIO()
-            before_after(*pair, slider.value).save(file, "PNG")
-            view.value = file.getvalue()
+        joined = before_after(*pair, slider.value) if pair else Image.new("RGB", (1, 1), "white")
+        file = BytesIO()
+        joined.save(file, "PNG")
+        view.value, view.layout.width = file.getvalue(), f"{joined.width}px"
 
-    def load(change):
+    def load(content: bytes):
         try:
-            image = Image.open(BytesIO(change["new"][0]["content"])).convert("RGB")
+            image = Image.open(BytesIO(content)).convert("RGB")
             left, top = max(0, image.width - width) // 2, max(0, image.height - height) // 2
             middle = image.crop((left, top, min(image.width, left + width), min(image.height, top + height)))
             pair[:] = bicubic(middle), upscaler(middle)
@@ -229,6 +238,9 @@ def upscale_widget(model: str | Path | nn.Module = "srgan", width: int = 200, he
         except Exception as error:  # an upload can be anything, and a widget's callback has no other way to say so
             note.value = f"That did not work: {error}"
 
-    upload.observe(load, "value")
+    upload.observe(lambda change: load(change["new"][0]["content"]), "value")
+    dropped.observe(lambda change: load(b64decode(change["new"].partition(",")[2])), "value")
     slider.observe(show, "value")
-    return ipywidgets.VBox([upload, view, slider, note])
+    show()
+    return ipywidgets.VBox([upload, drop, dropped, view, slider, note],
+                           layout={"width": f"{upscaler.scale * width}px", "max_width": "100%"})

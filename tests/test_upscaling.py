@@ -637,11 +637,13 @@ def test_widget_says_what_did_not_work() -> None:
     from datetime import datetime
 
     widget = upscale_widget(tiny())
-    upload, view, slider, note = widget.children
+    upload, drop, dropped, view, slider, note = widget.children
     assert isinstance(upload, ipywidgets.FileUpload)
     one = {"name": "x", "type": "", "size": 1, "content": memoryview(b"nonsense"), "last_modified": datetime.now()}
     upload.value = (one,)
-    assert "did not work" in note.value and not view.value
+    assert "did not work" in note.value and Image.open(io.BytesIO(view.value)).size == (1, 1)
     upload.value = ({**one, "content": memoryview(PNG)},)
     assert Image.open(io.BytesIO(view.value)).size == (56, 40)
+    dropped.value = "data:text/plain;base64,bm90IGEgcGljdHVyZQ=="
+    assert "did not work" in note.value
 
