@@ -64,7 +64,7 @@ def to_markdown(results: Sequence[Evaluation], pictures: bool = True) -> str:
         lines.append("")
     return "\n".join(lines)
 
-# %% ../nbs/17_reports.ipynb #80fea3f4
+# %% ../nbs/17_reports.ipynb #40366b29
 def to_csv(results: Sequence[Evaluation]) -> str:
     """Evaluations as one CSV table: set, model, scale, and the columns of `table_rows`."""
     text = io.StringIO()
@@ -76,7 +76,7 @@ def to_csv(results: Sequence[Evaluation]) -> str:
         table.writerows({**of, **row} for row in table_rows(result))
     return text.getvalue()
 
-
+# %% ../nbs/17_reports.ipynb #7a03d0ea
 def to_json(results: Sequence[Evaluation]) -> str:
     """Evaluations as JSON: set, model, scale, lr, and the rows of `table_rows`; infinite scores become null."""
     def finite(row: dict) -> dict:
