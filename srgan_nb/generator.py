@@ -14,12 +14,12 @@ from torch.nn import functional as F
 from .files import UserError
 from .images import to_signed, to_unit
 from .residual import ResidualBlock
-from .upsample import UpsampleBlock
+from .upsample import PixelShuffle, UpsampleBlock
 
 # %% ../nbs/07_generator.ipynb #eb9b73b9
 GENERATOR_PRESETS = {
-    "paper": dict(channels=64, blocks=16, kernel_size=9, batch_norm=True, bicubic_skip=False),
-    "lite": dict(channels=32, blocks=8, kernel_size=3, batch_norm=False, bicubic_skip=True),
+    "paper": dict(channels=64, blocks=16, kernel_size=9, batch_norm=True, bicubic_skip=False, single_shuffle=False),
+    "lite": dict(channels=32, blocks=12, kernel_size=3, batch_norm=False, bicubic_skip=True, single_shuffle=True),
 }
 
 # %% ../nbs/07_generator.ipynb #7740d184
@@ -28,26 +28,30 @@ class Generator(nn.Module):
 
     `scale`: 2, 4 or 8. `kernel_size`: of the first and the last convolution, odd. `batch_norm=False`: biases instead.
     `bicubic_skip` adds the enlarged LR to the output and zeroes the last convolution: a new network is bicubic
-    enlargement. `Generator(**generator.settings)` builds the same network. Call `.eval()` before inference.
+    enlargement. `single_shuffle`: no upsample blocks; the last convolution computes all scale*scale pixels of an LR
+    pixel, and one pixel shuffle puts them in place, as in ESPCN. `Generator(**generator.settings)` builds the same network. Call `.eval()` before inference.
     Raises `UserError` for other scales, kernels and shapes. Source: Ledig et al. 2017, section 2.1.1 and figure 4.
     """
 
     def __init__(self, scale: int = 4, channels: int = 64, blocks: int = 16, kernel_size: int = 9,
-                 batch_norm: bool = True, bicubic_skip: bool = False):
+                 batch_norm: bool = True, bicubic_skip: bool = False, single_shuffle: bool = False):
         super().__init__()
         if scale not in (2, 4, 8):
             raise UserError(f"scale is {scale}: it must be 2, 4 or 8")
         if kernel_size % 2 == 0:
             raise UserError(f"kernel_size is {kernel_size}: it must be odd, or the picture would change its size")
         self.settings = dict(scale=scale, channels=channels, blocks=blocks, kernel_size=kernel_size,
-                             batch_norm=batch_norm, bicubic_skip=bicubic_skip)
+                             batch_norm=batch_norm, bicubic_skip=bicubic_skip, single_shuffle=single_shuffle)
         self.scale, self.bicubic_skip = scale, bicubic_skip
         self.head = nn.Sequential(nn.Conv2d(3, channels, kernel_size, padding=kernel_size // 2), nn.PReLU())
         self.blocks = nn.Sequential(*[ResidualBlock(channels, batch_norm) for _ in range(blocks)])
         self.trunk = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=not batch_norm),
                                    nn.BatchNorm2d(channels) if batch_norm else nn.Identity())
-        self.upsample = nn.Sequential(*[UpsampleBlock(channels) for _ in range(int(math.log2(scale)))])
-        self.tail = nn.Conv2d(channels, 3, kernel_size, padding=kernel_size // 2)
+        enlargements = 0 if single_shuffle else int(math.log2(scale))
+        self.upsample = nn.Sequential(*[UpsampleBlock(channels) for _ in range(enlargements)])
+        shuffle = scale if single_shuffle else 1
+        self.tail = nn.Conv2d(channels, 3 * shuffle**2, kernel_size, padding=kernel_size // 2)
+        self.shuffle = PixelShuffle(shuffle)
         if bicubic_skip:
             nn.init.zeros_(self.tail.weight)
             nn.init.zeros_(self.tail.bias)
@@ -57,7 +61,7 @@ class Generator(nn.Module):
             raise UserError(f"the generator takes pictures (N, 3, H, W), got a tensor {tuple(lr.shape)}")
         features = self.head(lr)
         features = features + self.trunk(self.blocks(features))
-        signed = self.tail(self.upsample(features))
+        signed = self.shuffle(self.tail(self.upsample(features)))
         if self.bicubic_skip:  # the network then learns only what bicubic enlargement lacks
             signed = signed + to_signed(F.interpolate(lr, scale_factor=self.scale, mode="bicubic"))
         return to_unit(signed)

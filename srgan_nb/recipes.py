@@ -51,6 +51,7 @@ class NetworkSettings:
     kernel_size: int = setting(9, "size of the generator's first and last convolution")
     batch_norm: bool = setting(True, "batch normalisation in the generator")
     bicubic_skip: bool = setting(False, "add the bicubic enlargement to the generator's output")
+    single_shuffle: bool = setting(False, "enlarge in the generator's last convolution, without upsample blocks")
     discriminator_channels: int = setting(64, "feature maps of the discriminator's first convolution")
     discriminator_dense: int = setting(1024, "units of the discriminator's hidden dense layer")
     discriminator_batch_norm: bool = setting(True, "batch normalisation in the discriminator")
