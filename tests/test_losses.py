@@ -1,4 +1,4 @@
-"""What 09_content_loss.ipynb can't hold: damaged weight files, the download that fails, real weights, gradients."""
+"""What 10_content_loss.ipynb can't hold: damaged weight files, the download that fails, real weights, gradients."""
 import os
 import pickle
 from pathlib import Path
