@@ -75,6 +75,8 @@ def _write_network(generator: nn.Module, node, layer, constant) -> None:
     for block in folded.upsample:
         x = layer(block.activation, node("DepthToSpace", layer(block.conv, x), blocksize=2, mode="CRD"))
     x = layer(folded.tail, x)  # in [-1, 1]
+    if folded.settings["single_shuffle"]:
+        x = node("DepthToSpace", x, blocksize=folded.scale, mode="CRD")
     if public:
         x = node("Tanh", x)
     x = node("Mul", node("Add", x, constant(1.0)), constant(0.5))

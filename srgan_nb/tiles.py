@@ -88,9 +88,9 @@ def before_shuffle(convolution: nn.Conv2d, factor: int = 2) -> nn.Conv2d:
 
 # %% ../nbs/17_tiles.ipynb #0fe34b40
 def stage_reaches(generator: Generator) -> tuple[int, int]:
-    """How many LR pixels beyond its own the features stage looks, and the enlarge stage; together the whole reach."""
+    """How many LR pixels beyond its own the features stage looks, and the enlarge stage; together no less than all."""
     edge = generator.settings["kernel_size"] // 2
-    enlarge = edge
+    enlarge = edge  # without upsample blocks the last convolution works on LR pixels
     for _ in generator.upsample:
         enlarge = math.ceil(enlarge / 2) + 1
     return edge + 2 * generator.settings["blocks"] + 1, max(enlarge, 2 * generator.bicubic_skip)
@@ -101,14 +101,16 @@ def stage_floats(generator: Generator) -> tuple[int, int]:
     channels, scale = generator.settings["channels"], generator.scale
     features = 4 * channels  # the long skip, a block's input, and the input and output of its second convolution
     widest = 5 * channels * (scale // 2) ** 2  # the last sub-pixel convolution: C numbers in, 4C out
+    if generator.settings["single_shuffle"]:
+        widest = 3 * scale**2  # the picture as channels, before the shuffle
     return features, channels + widest + 6 * scale**2  # the features it began with, and the picture, twice
 
 # %% ../nbs/17_tiles.ipynb #0289e912
 class FastGenerator(nn.Module):
     """A generator rewritten for use: the same pictures up to rounding, sooner and in less memory.
 
-    Batch normalisation folded, the last pixel shuffle moved behind the last convolution, channels_last, in place. What
-    tiles must know is beside it: `features_reach`, `enlarge_reach`, `features_floats` and `enlarge_floats`.
+    Batch normalisation folded, the last pixel shuffle behind the last convolution, channels_last, in place. What tiles
+    must know is beside it: `features_reach`, `enlarge_reach`, `features_floats` and `enlarge_floats`.
     """
 
     def __init__(self, generator: Generator):
@@ -116,7 +118,8 @@ class FastGenerator(nn.Module):
         folded = fold_batch_norm(generator)
         self.scale, self.bicubic_skip = generator.scale, generator.bicubic_skip
         self.head, self.blocks, self.trunk, self.upsample = folded.head, folded.blocks, folded.trunk[0], folded.upsample
-        self.tail = before_shuffle(folded.tail)
+        self.tail = before_shuffle(folded.tail) if len(self.upsample) else folded.tail
+        self.last_factor = 2 if len(self.upsample) else self.scale
         for module in list(self.modules()):
             for name, child in module.named_children():
                 if isinstance(child, nn.PReLU):
@@ -139,8 +142,9 @@ class FastGenerator(nn.Module):
         x = features
         for block in self.upsample[:-1]:
             x = block.activation(F.pixel_shuffle(block.conv(x), 2))
-        x = self.upsample[-1].activation(self.upsample[-1].conv(x))
-        sr = F.pixel_shuffle(self.tail(x)[:, :12], 2).add_(1).div_(2)
+        for block in self.upsample[-1:]:  # its shuffle waits until behind the tail
+            x = block.activation(block.conv(x))
+        sr = F.pixel_shuffle(self.tail(x)[:, :3 * self.last_factor**2], self.last_factor).add_(1).div_(2)
         if self.bicubic_skip:
             sr.add_(F.interpolate(lr, scale_factor=self.scale, mode="bicubic")).sub_(0.5)
         return sr

@@ -31,7 +31,8 @@ def lively(**settings) -> Generator:
 def test_presets_in_little_memory_give_the_whole_picture(preset: str) -> None:
     generator = lively(**Generator.from_preset(preset).settings)
     fast, lr = FastGenerator(generator), torch.randint(0, 256, (1, 3, 40, 96), dtype=torch.uint8)
-    assert fast.features_reach + fast.enlarge_reach == receptive_field(generator)
+    reach = receptive_field(generator)  # the bicubic skip of "lite" looks one pixel further than its last convolution
+    assert fast.features_reach + fast.enlarge_reach == reach + (preset == "lite")
     memory = 4 * 40 * 90 * (fast.features_floats + 6)  # not quite the whole picture
     assert plan_windows(fast, 40, 96, memory).features != (40, 96)
     with torch.no_grad():
