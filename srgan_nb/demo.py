@@ -3,8 +3,8 @@
     python -m srgan_nb.demo [--steps 500] [--out demo]
 
 Trains the lite SRResNet for --steps updates and the adversarial stage for a quarter as many, then writes
-OUT/result.png: LR, bicubic, SRResNet, SRGAN, HR beside each other. Interrupted, it says what was saved; run again it
-goes on from there. Offline; no GPU needed.
+OUT/result.png: LR, bicubic, SRResNet, SRGAN, HR beside each other, and OUT/shipped_weights.png: the same by the weights
+that come with the package. Interrupted, it says what was saved; run again it goes on from there. Offline; no GPU needed.
 """
 
 import argparse
@@ -70,13 +70,13 @@ def train_both_stages(out: Path, steps: int) -> None:
 
 
 @torch.inference_mode()
-def enlarge_held_out(out: Path) -> dict[str, torch.Tensor]:
+def enlarge_held_out(srresnet: Path | str, srgan: Path | str) -> dict[str, torch.Tensor]:
     "Title -> picture (3, H, W) in [0, 1] of the held-out photo, by each way, with its PSNR on luma."
     hr = read_image(demo_photo(HELD_OUT))[None]
     lr = downsample(hr)
     ways = {"bicubic": upsample_bicubic(lr)}
-    ways.update({name: load_generator(out / folder)(lr).clamp(0, 1)
-                 for name, folder in (("SRResNet", "srresnet"), ("SRGAN", "srgan"))})
+    ways.update({name: load_generator(weights)(lr).clamp(0, 1)
+                 for name, weights in (("SRResNet", srresnet), ("SRGAN", srgan))})
     pictures = {"LR": lr[0]}
     pictures.update({f"{name}, {psnr(sr, hr).item():.2f} dB": sr[0] for name, sr in ways.items()})
     return {**pictures, "HR": hr[0]}
@@ -95,6 +95,14 @@ def save_comparison(pictures: dict[str, torch.Tensor], path: Path) -> None:
     plt.close()
 
 
+def print_table(columns: dict[str, dict[str, torch.Tensor]]) -> None:
+    "Prints the PSNR on luma that stands in the pictures' titles, a row for each way, a column for each origin."
+    scores = {origin: dict(title.split(", ") for title in pictures if "," in title) for origin, pictures in columns.items()}
+    print("\n" + f"{'the held-out photo, by':<24}" + "".join(f"{origin:>18}" for origin in scores))
+    for way in next(iter(scores.values())):
+        print(f"{way:<24}" + "".join(f"{found[way]:>18}" for found in scores.values()))
+
+
 @exits_cleanly
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("srgan_demo", description=__doc__.split("\n\n")[0])
@@ -108,14 +116,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as stop:
         print(f"\nstopped; what was learned is in {options.out}. Run the same command to go on.", file=sys.stderr)
         return 128 + stop.signal
-    pictures = enlarge_held_out(options.out)
-    save_comparison(pictures, options.out / "result.png")
-    print(f"\n{'the held-out photo, by':<24}PSNR-Y")
-    for title in pictures:
-        if "," in title:
-            name, score = title.split(", ")
-            print(f"{name:<24}{score}")
-    print(f"\nthe picture: {options.out / 'result.png'}")
+    learned = enlarge_held_out(options.out / "srresnet", options.out / "srgan")
+    shipped = enlarge_held_out("srresnet", "srgan")  # the same networks after a longer training
+    save_comparison(learned, options.out / "result.png")
+    save_comparison(shipped, options.out / "shipped_weights.png")
+    print_table({"learned here": learned, "shipped weights": shipped})
+    print(f"\nthe picture: {options.out / 'result.png'}, and by the shipped weights: {options.out / 'shipped_weights.png'}")
     return 0
 
 
