@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,18 @@ def test_a_run_leaves_what_it_promises(trained):
     assert not load_generator(trained).training
 
 
+def test_tensorboard_gets_the_rows_of_the_tables(photos, trained, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    Trainer(run_settings("srresnet", photos, trained, tmp_path / "run", tensorboard=True), quiet=True).fit()
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    for table in ("log", "validation"):
+        for row in read_rows(RunFolder(tmp_path / "run").table(table)):
+            for name in row.keys() - {"step"}:
+                (tag,) = [tag for tag in events.Tags()["scalars"] if tag.rpartition("/")[2] == name]
+                (scalar,) = [one.value for one in events.Scalars(tag) if one.step == row["step"]]
+                assert scalar == pytest.approx(row[name])
+
+
 def test_only_the_generator_of_the_average_is_shown(photos, trained, tmp_path):
     settings = run_settings("srresnet", photos, trained, tmp_path / "ema", ema=0.5)
     shown = Trainer(settings, quiet=True).fit()
@@ -117,10 +130,13 @@ def test_cuda_follows_the_cpu(stage, precision, photos, trained, tmp_path):
 # -- several processes -------------------------------------------------------------------------------------------
 
 
+def torchrun_command(processes: int, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m",
+            "srgan_nb.cli", "train", *arguments]
+
+
 def torchrun(processes: int, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m",
-               "srgan_nb.cli", "train", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240,
+    return subprocess.run(torchrun_command(processes, *arguments), capture_output=True, text=True, timeout=240,
                           env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
@@ -151,6 +167,54 @@ def test_two_processes_equal_one_at_the_same_global_batch(stage, photos, trained
     first, second = (final_state(tmp_path / name)["generator"] for name in ("again", "two"))
     for name, weight in first.items():
         torch.testing.assert_close(second[name], weight, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def child_of_rank(parent: int, rank: int) -> int | None:
+    "The process id of torchrun's child with that rank, as its environment tells; None while there is none."
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[1]) == parent and f"RANK={rank}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                return int(folder.name)
+        except OSError:  # it ended while we looked
+            continue
+    return None
+
+
+def wait_until(happened, what: str, seconds: float = 120):
+    "The first truthy answer of `happened`."
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := happened():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"no {what} within {seconds} seconds")
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
+def test_a_dead_rank_ends_the_job_and_it_goes_on(photos, tmp_path):
+    changes = dict(SMALL, data=str(photos), schedule="constant", log_every=1, checkpoint_every=2)
+    two = ["srresnet", "--preset", "lite", *flags({**changes, "steps": 100_000, "out": tmp_path / "two"})]
+    job = subprocess.Popen(torchrun_command(2, *two), stderr=subprocess.PIPE, text=True,
+                           env={**os.environ, "OMP_NUM_THREADS": "1"})
+    try:
+        run = RunFolder(tmp_path / "two")
+        wait_until(lambda: run.folder.exists() and len(run.saved()) > 2, "checkpoint")
+        os.kill(wait_until(lambda: child_of_rank(job.pid, 1), "second process"), signal.SIGKILL)
+        said = job.communicate(timeout=120)[1]
+    finally:
+        job.kill()
+    assert job.returncode != 0 and "SIGKILL" in said, said[-2000:]
+    step = load_state(run.saved()[-1])["step"]
+    assert step > 0, "nothing that was saved is lost"
+
+    resumed = torchrun(2, "srresnet", "--resume", str(run.folder), "--steps", str(step + 3))
+    assert resumed.returncode == 0, resumed.stderr
+    one = ["srresnet", "--preset", "lite", *flags({**changes, "steps": step + 3, "out": tmp_path / "one"})]
+    assert cli.train(one) == 0
+    first, second = (final_state(tmp_path / name)["generator"] for name in ("one", "two"))
+    for name, weight in first.items():
+        torch.testing.assert_close(second[name], weight, rtol=1e-3, atol=1e-4, msg=name)
 
 
 # -- refusals: one clear line, exit code 1, nothing lost ---------------------------------------------------------
