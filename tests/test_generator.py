@@ -35,7 +35,42 @@ def test_without_batch_norm_convolutions_have_biases():
     assert not [name for name in names if "norm" in name or name.startswith("trunk.1")]
 
 
-@pytest.mark.parametrize("settings", [dict(SMALL, scale=2), dict(SMALL, batch_norm=False, bicubic_skip=True)])
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_single_shuffle_has_one_wide_tail_and_no_weights_of_its_own(scale):
+    expected = {name: tuple(value.shape) for name, value in Generator(scale, **SMALL).state_dict().items()
+                if not name.startswith("upsample")}
+    expected |= {"tail.weight": (3 * scale**2, 4, 5, 5), "tail.bias": (3 * scale**2,)}
+    single = Generator(scale, **SMALL, single_shuffle=True)
+    assert {name: tuple(value.shape) for name, value in single.state_dict().items()} == expected
+
+
+@pytest.mark.parametrize("scale, bicubic_skip", list(itertools.product((2, 4, 8), (False, True))))
+def test_single_shuffle_is_the_network_built_by_hand(scale, bicubic_skip):
+    torch.manual_seed(0)
+    generator = Generator(scale, 4, 2, 3, batch_norm=False, bicubic_skip=bicubic_skip, single_shuffle=True)
+    for parameter in generator.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    weights, lr = generator.state_dict(), torch.rand(2, 3, 6, 7)
+
+    def convolution(x, name):
+        return F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=1)
+
+    features = x = F.prelu(convolution(lr, "head.0"), weights["head.1.weight"])
+    for block in ("blocks.0", "blocks.1"):
+        inner = F.prelu(convolution(x, f"{block}.conv1"), weights[f"{block}.activation.weight"])
+        x = x + convolution(inner, f"{block}.conv2")
+    sr = F.pixel_shuffle(convolution(features + convolution(x, "trunk.0"), "tail"), scale) / 2
+    sr = sr + (F.interpolate(lr, scale_factor=scale, mode="bicubic") if bicubic_skip else 0.5)
+    assert torch.allclose(generator(lr), sr, atol=1e-5)
+
+
+def test_counts_of_the_presets():
+    counts = {preset: sum(p.numel() for p in Generator.from_preset(preset).parameters()) for preset in GENERATOR_PRESETS}
+    assert counts == {"paper": 1_547_350, "lite": 245_981}
+
+
+@pytest.mark.parametrize("settings", [dict(SMALL, scale=2), dict(SMALL, batch_norm=False, bicubic_skip=True),
+                                      dict(SMALL, scale=8, single_shuffle=True)])
 def test_settings_rebuild_the_same_network(settings):
     generator = Generator(**settings).eval()
     for parameter in generator.parameters():
@@ -50,7 +85,9 @@ def test_settings_rebuild_the_same_network(settings):
     (lambda: Generator(scale=3), "2, 4 or 8"), (lambda: Generator(scale=1), "2, 4 or 8"),
     (lambda: Generator(kernel_size=4), "odd"), (lambda: Generator.from_preset("big"), "paper, lite"),
     (lambda: Generator(**SMALL)(torch.rand(3, 8, 8)), r"\(N, 3, H, W\)"),
-    (lambda: Generator(**SMALL)(torch.rand(1, 4, 8, 8)), r"\(1, 4, 8, 8\)")])
+    (lambda: Generator(**SMALL)(torch.rand(1, 4, 8, 8)), r"\(1, 4, 8, 8\)"),
+    (lambda: Generator(scale=3, single_shuffle=True), "2, 4 or 8"),
+    (lambda: Generator(**SMALL, single_shuffle=True)(torch.rand(1, 4, 8, 8)), r"\(1, 4, 8, 8\)")])
 def test_wrong_arguments_are_refused_in_one_line(wrong, word):
     with pytest.raises(UserError, match=word) as error:
         wrong()
@@ -73,8 +110,8 @@ def test_every_parameter_learns_from_the_second_step_on(preset):
 
 @pytest.mark.parametrize("scale, size", list(itertools.product((2, 4, 8), ((1, 1), (5, 8)))))
 def test_any_size_is_enlarged(scale, size):
-    for skip in (False, True):
-        sr = Generator(scale, **SMALL, bicubic_skip=skip).eval()(torch.rand(2, 3, *size))
+    for skip, single in itertools.product((False, True), repeat=2):
+        sr = Generator(scale, **SMALL, bicubic_skip=skip, single_shuffle=single).eval()(torch.rand(2, 3, *size))
         assert sr.shape == (2, 3, scale * size[0], scale * size[1])
 
 
@@ -84,9 +121,10 @@ def test_output_is_not_clamped():
     assert generator(torch.rand(1, 3, 8, 8)).mean() > 1.5
 
 
-def test_precisions_and_memory_formats_agree():
+@pytest.mark.parametrize("single_shuffle", [False, True])
+def test_precisions_and_memory_formats_agree(single_shuffle):
     torch.manual_seed(0)
-    generator = Generator(**SMALL, bicubic_skip=True).eval()
+    generator = Generator(**SMALL, bicubic_skip=True, single_shuffle=single_shuffle).eval()
     torch.nn.init.normal_(generator.tail.weight, std=0.05)
     lr = torch.rand(1, 3, 12, 12)
     with torch.no_grad():
@@ -112,8 +150,16 @@ def test_measured_reach_is_the_derived_one(scale, blocks, kernel_size):
         assert receptive_field(generator) == reach_on_paper(scale, blocks, kernel_size)
 
 
+@pytest.mark.parametrize("scale, blocks, kernel_size", list(itertools.product((2, 4, 8), (0, 1, 3), (1, 3, 9))))
+def test_with_a_single_shuffle_reach_is_the_sum_of_half_kernels(scale, blocks, kernel_size):
+    derived = 2 * (kernel_size // 2) + 2 * blocks + 1
+    for batch_norm, bicubic_skip in itertools.product((False, True), repeat=2):
+        generator = Generator(scale, 4, blocks, kernel_size, batch_norm, bicubic_skip, single_shuffle=True)
+        assert receptive_field(generator) == (max(derived, 2) if bicubic_skip else derived)  # bicubic sees 2 far
+
+
 def test_reach_of_the_presets():
-    for preset, reach in (("paper", 40), ("lite", 20)):
+    for preset, reach in (("paper", 40), ("lite", 27)):
         assert {receptive_field(Generator.from_preset(preset, scale)) for scale in (2, 4, 8)} == {reach}
 
 
@@ -140,10 +186,11 @@ def test_reach_does_not_depend_on_the_weights(value):
     assert receptive_field(generator) == reach_on_paper(4, 1, 5)
 
 
-@pytest.mark.parametrize("scale", [2, 4, 8])
-def test_a_tile_with_that_halo_is_exact_and_with_one_pixel_less_is_not(scale):
+@pytest.mark.parametrize("scale, single_shuffle", list(itertools.product((2, 4, 8), (False, True))))
+def test_a_tile_with_that_halo_is_exact_and_with_one_pixel_less_is_not(scale, single_shuffle):
     torch.manual_seed(0)
-    generator = Generator(scale, channels=4, blocks=2, kernel_size=3, batch_norm=False, bicubic_skip=True).double()
+    generator = Generator(scale, channels=4, blocks=2, kernel_size=3, batch_norm=False, bicubic_skip=True,
+                          single_shuffle=single_shuffle).double()
     for parameter in generator.parameters():
         parameter.data.uniform_(0.5, 1).div_(parameter[0].numel())
     picture = torch.rand(1, 3, 36, 40, dtype=torch.float64)
