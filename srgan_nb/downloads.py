@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['LARGEST_PICTURE', 'ETH', 'HUGGING_FACE', 'BOX', 'EDSR', 'TRAIN_SHA', 'VALID_SHA', 'BSDS_SHA', 'PHOTO_SETS',
-           'TOGETHER', 'data_folder', 'folder_atomically', 'locked', 'Broken', 'transfer', 'checksum', 'fetch',
+           'TOGETHER', 'data_folder', 'folder_atomically', 'Broken', 'refusal', 'transfer', 'checksum', 'fetch',
            'members', 'unpack', 'pixel_digest', 'files_digest', 'Source', 'PhotoSet', 'install', 'source_of',
            'first_good_source', 'download']
 
@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from .files import UserError, check_free_space, flush_to_disk, write_atomically
+from .files import UserError, check_free_space, flush_to_disk, locked, write_atomically
 from .images import open_image, to_rgb
 
 # %% ../nbs/03_downloads.ipynb #0af4398e
@@ -62,26 +62,21 @@ def folder_atomically(target: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
-# %% ../nbs/03_downloads.ipynb #02d60966
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    "Only one process at a time is inside; the system opens the lock when its holder ends, however it ends."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab") as file:
-        if os.name == "nt":
-            import msvcrt
-            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-        else:
-            import fcntl
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
 # %% ../nbs/03_downloads.ipynb #7ee25f3d
 class Broken(Exception):
     "A transfer that may be tried again, `wait` seconds later."
     def __init__(self, reason: str, wait: float = 0):
         super().__init__(reason)
         self.wait = wait
+
+
+def refusal(error: urllib.error.HTTPError) -> Exception:
+    "What a server's refusal means: `Broken` when it may pass, else `UserError`."
+    answer = f"answered {error.code} {error.reason}"
+    if error.code in (408, 416, 425, 429) or error.code >= 500:
+        wait = error.headers.get("Retry-After", "")
+        return Broken(answer, float(wait) if wait.isdigit() else 0)
+    return UserError(answer)
 
 # %% ../nbs/03_downloads.ipynb #bd374729
 def transfer(url: str, part: Path, checked: bool, progress: bool) -> None:
@@ -116,10 +111,7 @@ def transfer(url: str, part: Path, checked: bool, progress: bool) -> None:
             return  # nothing is missing, or these bytes are of another file: the checksum decides
         if error.code == 416:
             part.unlink(missing_ok=True)
-        if error.code in (408, 416, 425, 429) or error.code >= 500:
-            wait = error.headers.get("Retry-After", "")
-            raise Broken(f"answered {error.code} {error.reason}", float(wait) if wait.isdigit() else 0) from None
-        raise UserError(f"answered {error.code} {error.reason}") from None
+        raise refusal(error) from None
     except urllib.error.URLError as error:
         raise Broken(f"no connection: {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
@@ -136,7 +128,7 @@ def checksum(path: Path, kind: str) -> str:
             digest.update(chunk)
     return digest.hexdigest()
 
-
+# %% ../nbs/03_downloads.ipynb #2d8c4c03
 def fetch(url: str, path: Path, published: str = "", progress: bool = True, pause: float = 1.0) -> Path:
     """Downloads `url` to `path`, resuming what an earlier try began; `path` appears only whole and checked.
 

@@ -3,9 +3,11 @@
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 __all__ = ["UserError", "write_atomically", "flush_to_disk", "check_free_space", "locked"]
 
@@ -64,21 +66,28 @@ def check_free_space(folder: str | Path, needed: int, purpose: str) -> None:
 def locked(path: str | Path, busy: str | None = None) -> Iterator[None]:
     """Only one process at a time is inside the block; the system opens the lock when its holder ends, however it ends.
 
-    `path`: a file that is made for the purpose. Waits for its turn; with `busy`, a sentence, it raises `UserError` with
-    that sentence in place of waiting.
+    `path`: a file that is made for the purpose, in a folder that is made where it is missing. Waits for its turn; with
+    `busy`, a sentence, it raises `UserError` with that sentence in place of waiting.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
-        try:
-            if os.name == "nt":
-                import msvcrt
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK if busy else msvcrt.LK_LOCK, 1)
-            else:
-                import fcntl
-                fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-        except OSError:
+        while not _take_lock(file):
             if busy:
-                raise UserError(busy) from None
-            raise
+                raise UserError(busy)
+            time.sleep(0.05)
         yield
+
+
+def _take_lock(file: BinaryIO) -> bool:
+    """Locks an open file until it is closed; whether nobody else had locked it."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # how Linux and macOS, and Windows, say that it is taken
+        return False
+    return True

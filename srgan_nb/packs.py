@@ -24,8 +24,8 @@ from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from .bicubic import crop_to_multiple, downsample
-from .downloads import data_folder, folder_atomically, locked
-from .files import UserError, check_free_space, write_atomically
+from .downloads import data_folder, folder_atomically
+from .files import UserError, check_free_space, locked, write_atomically
 from .images import open_image, to_rgb
 
 # %% ../nbs/04_packs.ipynb #ddcdb343

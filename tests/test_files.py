@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from srgan_nb.files import UserError, check_free_space, write_atomically
+from srgan_nb.files import UserError, check_free_space, locked, write_atomically
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -120,3 +120,43 @@ def test_free_space(tmp_path):
     check_free_space(tmp_path / "not" / "yet" / "made", 1, "a test")
     with pytest.raises(UserError, match="a test needs .* MB, .* MB free: make room"):
         check_free_space(tmp_path / "not" / "yet" / "made", 10**18, "a test")
+
+
+HOLDER = """
+import sys, time
+from srgan_nb.files import locked
+with locked(sys.argv[1]):
+    print("inside", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_one_process_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path):
+    path = tmp_path / "not" / "yet" / "made" / ".lock"
+    holders = [subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE)]
+    try:
+        assert holders[0].stdout.readline() == b"inside\n"
+        with pytest.raises(UserError, match="another is at work"):
+            with locked(path, busy="another is at work"):
+                pass
+        holders.append(subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE))
+        os.set_blocking(holders[1].stdout.fileno(), False)
+        time.sleep(2)  # long enough to start and to find it taken
+        assert not holders[1].stdout.read(), "the second one waits"
+        os.set_blocking(holders[1].stdout.fileno(), True)
+        holders[0].kill()
+        assert holders[1].stdout.readline() == b"inside\n", "and has its turn when the first one is gone"
+    finally:
+        for holder in holders:
+            holder.kill()
+            holder.communicate()
+    with locked(path, busy="nobody is at work any more"):
+        pass
+
+
+def test_an_error_inside_opens_the_lock(tmp_path):
+    with pytest.raises(KeyError):
+        with locked(tmp_path / ".lock"):
+            raise KeyError
+    with locked(tmp_path / ".lock", busy="still locked"):
+        pass
