@@ -40,6 +40,26 @@ def exits_cleanly(command: Callable[[Sequence[str] | None], int | None]) -> Call
     return wrapped
 
 
+def usual_value(name: str) -> str:
+    "The end of a flag's help: the paper's value, or ours where it names none; nothing for what only the user knows."
+    from srgan_nb.recipes import PRESETS, LossSettings, NetworkSettings, OptimizationSettings, Settings
+
+    def said(stage, preset):
+        value = PRESETS[stage, preset].get(name, getattr(Settings, name))
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if value in (None, ""):
+            return ""
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    first, second, lite = said("srresnet", "paper"), said("srgan", "paper"), said("srresnet", "lite")
+    recipe = {one.name for group in (NetworkSettings, LossSettings, OptimizationSettings) for one in fields(group)}
+    not_stated = {"content_weight", "beta2", "ema", "augment", "seed"}
+    if name in {"scale"} | recipe - not_stated:
+        return f" (paper: {first})" if first == second else f" (paper: {first}, for srgan {second})"
+    return "" if not first else f" (default: {first})" if first == lite else f" (default: {first}, in lite {lite})"
+
+
 def add_settings(parser: argparse.ArgumentParser) -> None:
     "A flag for every field of `Settings`; a flag that is not given leaves no trace, so that the preset decides."
     from srgan_nb.recipes import Settings, flag
@@ -48,7 +68,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         if one.name == "stage":
             continue
         kind = one.type if one.type in (bool, int, float) else str
-        explanation = f"{one.metadata['help']} (paper: {one.default})".replace("%", "%%")
+        explanation = (one.metadata["help"] + usual_value(one.name)).replace("%", "%%")
         options = {"help": explanation, "default": argparse.SUPPRESS}
         if kind is bool:
             parser.add_argument(flag(one.name), action=argparse.BooleanOptionalAction, **options)
@@ -95,7 +115,6 @@ def train(arguments: Sequence[str] | None = None) -> int:
     if trainer.processes.first:
         print(f"done: {trainer.run.folder / 'generator.safetensors'}, with its log beside it")
     return 0
-
 
 
 @exits_cleanly

@@ -18,7 +18,7 @@ import torch
 from srgan_nb.bicubic import downsample, upsample_bicubic
 from srgan_nb.checkpoints import load_generator
 from srgan_nb.cli import exits_cleanly
-from srgan_nb.files import UserError, write_atomically
+from srgan_nb.files import UserError, counted, write_atomically
 from srgan_nb.images import demo_photo, read_image
 from srgan_nb.losses import find_vgg_weights
 from srgan_nb.metrics import psnr
@@ -55,12 +55,12 @@ def train_both_stages(out: Path, steps: int) -> None:
     data, validation = (str(folder) for folder in photo_folders(out))
     shared = dict(data=data, validation=validation, device="cpu", log_every=10)
     first = dict(shared, steps=steps, validate_every=max(1, steps // 5), checkpoint_every=max(1, steps // 10))
-    print(f"\nStage 1 of 2: SRResNet learns by pixel differences, {steps} steps", flush=True)
+    print(f"\nStage 1 of 2: SRResNet learns by pixel differences, {counted(steps, 'step')}", flush=True)
     stage_trainer(settings_for("srresnet", "lite", out=str(out / "srresnet"), **first)).fit()
 
     vgg, adversarial_steps = find_vgg_weights(), max(1, steps // 4)
     content = dict(content="VGG22", vgg_weights=str(vgg)) if vgg else dict(content="MSE")
-    print(f"\nStage 2 of 2: SRGAN, a discriminator joins in, {adversarial_steps} steps", flush=True)
+    print(f"\nStage 2 of 2: SRGAN, a discriminator joins in, {counted(adversarial_steps, 'step')}", flush=True)
     if not vgg:
         print("The content loss is MSE, since no VGG19 weights are here; name their file in SRGAN_NB_VGG to have VGG22")
     second = dict(shared, steps=adversarial_steps, validate_every=max(1, adversarial_steps // 4),

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from .files import UserError, check_free_space, flush_to_disk, locked, write_atomically
+from .files import UserError, check_free_space, counted, flush_to_disk, locked, write_atomically
 from .images import open_image, to_rgb
 
 # %% ../nbs/03_downloads.ipynb #0af4398e
@@ -192,7 +192,7 @@ def unpack(archive: Path, patterns: Iterable[str], count: int, folder: Path) -> 
         wanted = next((found for found in chosen.values() if len({Path(name).name for name in found}) == count), None)
         if wanted is None:
             found = ", ".join(f"{len(names)} as {pattern}" for pattern, names in chosen.items())
-            raise UserError(f"not the {count} pictures of this set among {len(sizes)} files ({found})")
+            raise UserError(f"not the {count} pictures of this set among {counted(len(sizes), 'file')} ({found})")
         check_free_space(folder, sum(sizes[name] for name in wanted), f"unpacking {archive.name}")
         for name, _, open_member in members(archive):
             if name in wanted:
@@ -350,7 +350,7 @@ def download(names: str | Iterable[str], folder: str | Path | None = None, archi
                 proof, path = first_good_source(name, folder, progress)
                 archives.add(path)
             if (found := sum(1 for _ in (folder / name).iterdir())) != count:
-                raise UserError(f"{folder / name} holds {found} files, not {count}: move it away and run this again")
+                raise UserError(f"{folder / name} holds {counted(found, 'file')}, not {count}: move it away and run this again")
             if progress:
                 print(f"{name}: {count} pictures in {folder / name} ({proof})")
         for path in archives:

@@ -1,4 +1,4 @@
-"""Files that are never half-written, and errors that the user can mend. Plain Python, the ground floor."""
+"""Files that are never half-written, errors that the user can mend, and the words to say them. Plain Python, the ground floor."""
 
 import os
 import secrets
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["UserError", "write_atomically", "flush_to_disk", "check_free_space", "locked"]
+__all__ = ["UserError", "write_atomically", "flush_to_disk", "check_free_space", "locked", "counted"]
 
 
 class UserError(ValueError):
@@ -91,3 +91,8 @@ def _take_lock(file: BinaryIO) -> bool:
     except (BlockingIOError, PermissionError):  # how Linux and macOS, and Windows, say that it is taken
         return False
     return True
+
+
+def counted(count: int, thing: str) -> str:
+    """A number with its noun: "1 photo", "1,234 photos"."""
+    return f"{count:,} {thing}" + ("" if count == 1 else "s")

@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from .bicubic import crop_to_multiple, downsample
 from .downloads import data_folder, folder_atomically
-from .files import UserError, check_free_space, locked, write_atomically
+from .files import UserError, check_free_space, counted, locked, write_atomically
 from .images import open_image, to_rgb
 
 # %% ../nbs/04_packs.ipynb #ddcdb343
@@ -197,7 +197,7 @@ class Pack:
     def __repr__(self) -> str:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in self.skipped[:10])
         more = f"; and {len(self.skipped) - 10:,} more, see pack.skipped" if len(self.skipped) > 10 else ""
-        return f"{len(self):,} photos, {len(self.skipped):,} skipped" + (f": {reasons}{more}" if reasons else "")
+        return f"{counted(len(self), 'photo')}, {len(self.skipped):,} skipped" + (f": {reasons}{more}" if reasons else "")
 
     def hr(self, i: int) -> np.ndarray:
         "(H, W, 3) uint8, read-only: photo i; only the pixels that are looked at are read from the disk."
@@ -212,7 +212,8 @@ class Pack:
     def split(self, held_out: int) -> tuple["Pack", "Pack"]:
         "Two packs over the same files: all photos but the last `held_out` by name, and those."
         if not 0 < held_out < len(self):
-            raise UserError(f"can't hold out {held_out} of {len(self)} photos: choose 1 to {len(self) - 1}")
+            remedy = f"choose 1 to {len(self) - 1}" if len(self) > 1 else "two are needed at least"
+            raise UserError(f"can't hold out {held_out} of {counted(len(self), 'photo')}: {remedy}")
         return Pack(self.folder, self.photos[:-held_out]), Pack(self.folder, self.photos[-held_out:])
 
     def release(self, read: int, places: int) -> None:
@@ -233,7 +234,7 @@ class NothingToPack(UserError):
     def __init__(self, skipped: list[tuple[str, str]]):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(skipped)[:5])
         super().__init__("no photo to pack: looked for PNG, JPEG, WebP, TIFF and BMP pictures among "
-                         f"{len(skipped):,} files" + (f" ({reasons})" if reasons else ""))
+                         + counted(len(skipped), "file") + (f" ({reasons})" if reasons else ""))
         self.skipped = skipped
 
 
@@ -254,7 +255,7 @@ def write_pack(photos: dict[str, tuple[Path, Found]], scale: int, target: Path, 
     Photos that can't be decoded are listed in the pack. Raises `NothingToPack` when that is true of all of them.
     """
     needed = sum(found.width * found.height for _, found in photos.values()) * 3 * (1 + 1 / scale**2)
-    check_free_space(target, int(needed), f"packing {len(photos):,} photos")
+    check_free_space(target, int(needed), f"packing {counted(len(photos), 'photo')}")
     entries, skipped, turn = [], [], Lock()
 
     def pack_one(name):

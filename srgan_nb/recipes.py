@@ -39,7 +39,7 @@ class TaskSettings:
     init: str | None = setting(None, "generator to start from: a run's folder, a .safetensors file or a shipped name")
     validation: str | None = setting(None, "folder of photographs to validate on; else the last photos of --data")
     held_out: int = setting(4, "photos of --data kept for validation when there is no --validation")
-    scale: int = setting(4, "enlargement: 2, 4 or 8; the paper's is 4")
+    scale: int = setting(4, "enlargement: 2, 4 or 8")
 
 # %% ../nbs/14_recipes.ipynb #1330651c
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from .bicubic import upsample_bicubic
 from .evaluation import Evaluation
-from .files import UserError, write_atomically
+from .files import UserError, counted, write_atomically
 from .images import save_image, to_pil, to_rgb
 from .metrics import psnr
 
@@ -28,7 +28,7 @@ _COLUMNS = {"psnr_y": ("PSNR-Y (dB)", ".3f"), "ssim_y": ("SSIM-Y (wang)", ".4f")
 
 def table_rows(result: Evaluation) -> list[dict]:
     """An evaluation as flat rows: "row" (picture, mean, paper, difference, left out), "name", scores or "reason"."""
-    rows, count = [], f"{len(result.rows)} pictures"
+    rows, count = [], counted(len(result.rows), "picture")
     for row in result.rows:
         rows.append({"row": "picture", **{name: value for name, value in row.items() if name != "grey"}})
         if row["grey"]:

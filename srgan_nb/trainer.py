@@ -24,7 +24,7 @@ from .checkpoints import load_generator, load_optimizer, save_generator
 from .data import Pack, PatchSampler, as_float, pack_photos
 from .devices import Precision, Processes, choose_device, join_processes, speed_up
 from .discriminator import Discriminator
-from .files import UserError, locked
+from .files import UserError, counted, locked
 from .generator import Generator
 from .images import save_image, to_tensor
 from .losses import PerceptualLoss, content_loss
@@ -106,8 +106,9 @@ def open_photos(settings: Settings, progress: bool = True) -> tuple[Pack, Pack]:
     if settings.validation:
         return photos, pack(settings.validation)
     if len(photos) <= settings.held_out:
-        raise UserError(f"{settings.data} has {len(photos)} photos and --held-out keeps {settings.held_out} for "
-                        "validation: give more photos, hold out fewer, or name a --validation folder")
+        raise UserError(f"{settings.data} has {counted(len(photos), 'photo')} and --held-out keeps "
+                        f"{settings.held_out} for validation: give more photos, hold out fewer, or name a --validation "
+                        "folder")
     return photos.split(settings.held_out)
 
 # %% ../nbs/16_trainer.ipynb #2898b850
@@ -411,7 +412,7 @@ class Trainer(Loop):
         settings, weights = self.settings, sum(weight.numel() for weight in self.models.generator.parameters())
         together = f" x {self.processes.world}" if self.processes.world > 1 else ""
         print(f"{settings.stage}, preset {settings.preset}: {weights:,} parameters on {self.device}{together}, "
-              f"{settings.precision}\nloss: {self.loss.describe()}\n{len(self.photos)} photos to train on, "
+              f"{settings.precision}\nloss: {self.loss.describe()}\n{counted(len(self.photos), 'photo')} to train on, "
               f"{len(self.validation_photos)} to validate on\n"
               f"steps {self.step} to {settings.steps}, into {self.run.folder}",
               flush=True)

@@ -52,6 +52,19 @@ def test_what_is_missing_is_one_line_and_exit_code_one(command, arguments, tmp_p
     assert message.count("\n") == 0 and message.startswith(f"srgan_{command.__name__}: ")
 
 
+def test_the_help_of_training_names_a_value_only_where_there_is_one(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.train(["srresnet", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert end.value.code == 0
+    for part in ("of the generator (paper: 64)", "in the generator (paper: yes)", "updates (paper: 1000000, for srgan 200000)",
+                 "Adam's learning rate (its peak, for one-cycle) (paper: 0.0001)", "Adam's beta2 (default: 0.999)",
+                 "of the patches (default: yes)", "of the log (default: 100, in lite 20)", "(default: float32)",
+                 "photographs to train on --out"):
+        assert part in text
+    assert not any(nothing in text for nothing in ("(paper: )", "(default: )", "None", "True", "False"))
+
+
 def test_wrong_usage_ends_with_two():
     for command, arguments in ((cli.evaluate, []), (cli.upscale, ["one"]), (cli.download, ["Set6"])):
         with pytest.raises(SystemExit) as end:

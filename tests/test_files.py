@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from srgan_nb.files import UserError, check_free_space, locked, write_atomically
+from srgan_nb.files import UserError, check_free_space, counted, locked, write_atomically
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -160,3 +160,7 @@ def test_an_error_inside_opens_the_lock(tmp_path):
             raise KeyError
     with locked(tmp_path / ".lock", busy="still locked"):
         pass
+
+
+def test_numbers_agree_with_their_nouns():
+    assert [counted(count, "photo") for count in (0, 1, 2, 1234)] == ["0 photos", "1 photo", "2 photos", "1,234 photos"]

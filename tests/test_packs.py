@@ -349,6 +349,9 @@ def test_split_and_hash(photos):
     for wrong in (0, 4, -1):
         with pytest.raises(UserError):
             one.split(wrong)
+    assert repr(validation) == "1 photo, 0 skipped"
+    with pytest.raises(UserError, match="hold out 1 of 1 photo: two are needed at least"):
+        validation.split(1)
     sent = pickle.loads(pickle.dumps(training))
     assert sent.names == training.names and np.array_equal(sent.hr(2), training.hr(2))
 
