@@ -75,12 +75,12 @@ def choose(sizes: list[tuple[int, int]], patch: int, count: int, seed: int, step
     return [Choice(i, top % (sizes[i][0] - patch + 1), left % (sizes[i][1] - patch + 1), turn % 8)
             for i, top, left, turn in zip(photos, tops, lefts, turns, strict=True)]
 
-# %% ../nbs/05_data.ipynb #622fe36b
+# %% ../nbs/05_data.ipynb #aa27c480
 def as_float(images: Tensor) -> Tensor:
     "uint8 0 to 255 -> float32 in [0, 1]; shape, device and memory format stay."
     return images.float().div_(255)
 
-
+# %% ../nbs/05_data.ipynb #622fe36b
 class PatchSampler:
     """Random aligned LR/HR patches from a pack; what a step sees depends on (seed, step) alone.
 

@@ -129,7 +129,7 @@ class Processes:
         if self.world > 1:
             distributed.barrier()
 
-
+# %% ../nbs/25_scaling_up.ipynb #8ba16597
 def join_processes(device: torch.device) -> Processes:
     "Joins the other processes that torchrun started, by NCCL on CUDA and gloo elsewhere; without torchrun: alone."
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:

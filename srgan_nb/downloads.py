@@ -350,7 +350,8 @@ def download(names: str | Iterable[str], folder: str | Path | None = None, archi
                 proof, path = first_good_source(name, folder, progress)
                 archives.add(path)
             if (found := sum(1 for _ in (folder / name).iterdir())) != count:
-                raise UserError(f"{folder / name} holds {counted(found, 'file')}, not {count}: move it away and run this again")
+                raise UserError(f"{folder / name} holds {counted(found, 'file')}, not {count}: move it away and run "
+                                "this again")
             if progress:
                 print(f"{name}: {count} pictures in {folder / name} ({proof})")
         for path in archives:

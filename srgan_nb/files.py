@@ -1,4 +1,4 @@
-"""Files that are never half-written, errors that the user can mend, and the words to say them. Plain Python, the ground floor."""
+"""Files that are never half-written, and what is said when something fails. Plain Python, the ground floor."""
 
 import os
 import secrets

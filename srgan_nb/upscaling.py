@@ -197,14 +197,14 @@ def before_after(before: Image.Image, after: Image.Image, percent: float) -> Ima
     ImageDraw.Draw(joined).line([(column, 0), (column, joined.height)], "white", 2)
     return joined
 
-# %% ../nbs/18_upscaling.ipynb #11a16825
+# %% ../nbs/18_upscaling.ipynb #8a3862ad
 _DROP = """<div style="border: 2px dashed #999; padding: 1em; text-align: center" ondragover="event.preventDefault()"
 ondrop="event.preventDefault(); event.stopPropagation(); const reader = new FileReader();
 const box = this.closest('.widget-vbox').querySelector('textarea');
 reader.onload = () => { box.value = reader.result; box.dispatchEvent(new Event('change', {bubbles: true})); };
 reader.readAsDataURL(event.dataTransfer.files[0]);">or drop a picture here</div>"""
 
-
+# %% ../nbs/18_upscaling.ipynb #11a16825
 def upscale_widget(model: str | Path | nn.Module = "srgan", width: int = 200, height: int = 150):
     """A widget for JupyterLab: choose or drop a picture; its middle, `width` x `height` pixels, enlarged under a slider.
 
