@@ -2,8 +2,9 @@
 
     python -m tests.run_notebooks [NOTEBOOK ...] [--check]
 
-With --check it works on a copy and exits 1 when a text output differs from the committed one. Left out of the
-comparison: pictures, progress bars, and lines that tell a time or a speed.
+At the end a table of the minutes that each one took, as the README has it. With --check it works on a copy and exits 1
+when a text output differs from the one in the file. Left out of the comparison: pictures, progress bars, and lines
+that tell a time, a speed or a memory. A notebook that fails does not stop the others; the exit code is then 1.
 """
 
 import argparse
@@ -28,29 +29,32 @@ def text_outputs(notebook: dict) -> list[str]:
     "The lines that a run prints or returns, without those that tell a time, a speed or a memory."
     lines = []
     for cell in notebook["cells"]:
+        text = ""
         for output in cell.get("outputs", []):
             if output.get("name") == "stderr" or any(kind.startswith("image/") for kind in output.get("data", {})):
                 continue
-            text = "".join(output.get("text") or output.get("data", {}).get("text/plain") or [])
-            lines += [line for line in text.splitlines() if not MEASURED.search(line)]
+            if output["output_type"] != "stream" and text:
+                text = text.removesuffix("\n") + "\n"  # what is printed in pieces is one text, a result begins a line
+            text += "".join(output.get("text") or output.get("data", {}).get("text/plain") or [])
+        lines += [line for line in text.splitlines() if not MEASURED.search(line)]
     return lines
 
 
 def run(path: Path) -> None:
-    "Executes a notebook in place and cleans it; a failing cell's traceback is shown and ends everything."
-    subprocess.run([BIN / "jupyter", "execute", "--inplace", path], check=True, stderr=subprocess.PIPE, text=True)
+    "Executes a notebook in place and cleans it. Raises `CalledProcessError`, its stderr with the traceback."
+    subprocess.run([BIN / "jupyter", "execute", "--inplace", path], check=True, capture_output=True, text=True)
     drop_progress_bars(path)
-    subprocess.run([BIN / "nbdev_clean", "--fname", path], check=True)
+    subprocess.run([BIN / "nbdev_clean", "--fname", path], cwd=ROOT, check=True, capture_output=True, text=True)
 
 
 def drop_progress_bars(path: Path) -> None:
     "Takes out what progress bars left on stderr: hundreds of lines that say nothing to a reader."
-    notebook = json.loads(path.read_text())
+    notebook = json.loads(path.read_text(encoding="utf-8"))
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             cell["outputs"] = [output for output in cell["outputs"]
                                if output.get("name") != "stderr" or "\r" not in "".join(output["text"])]
-    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def processor_seconds() -> float:
@@ -59,33 +63,46 @@ def processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def copied(path: Path, folder: Path) -> Path:
+    "A notebook's copy below `folder`, with all that lies beside it, and the package where a notebook looks for it."
+    shutil.copytree(path.parent, folder / "nbs", dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+    if not (folder / "srgan_nb").exists():
+        shutil.copytree(ROOT / "srgan_nb", folder / "srgan_nb", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "settings.ini", folder)
+    return folder / "nbs" / path.name
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("notebooks", nargs="*", type=Path, default=sorted((ROOT / "nbs").glob("*.ipynb")))
     parser.add_argument("--check", action="store_true", help="run a copy; exit 1 when a text output changed")
     options = parser.parse_args()
-    changed = 0
+    if missing := [str(path) for path in options.notebooks if not path.is_file()]:
+        parser.error(f"no such notebook: {', '.join(missing)}")
+    changed, failed, table = [], [], []
     with tempfile.TemporaryDirectory() as temporary:
-        for path in options.notebooks:
-            before = json.loads(path.read_text())
-            if options.check:
-                shutil.copytree(path.parent, Path(temporary) / "nbs", dirs_exist_ok=True)
-                shutil.copy(ROOT / "settings.ini", temporary)
-                path = Path(temporary) / "nbs" / path.name
+        for path in map(Path.absolute, options.notebooks):
+            before = json.loads(path.read_text(encoding="utf-8"))
+            path = copied(path, Path(temporary)) if options.check else path
             start, work = time.perf_counter(), processor_seconds()
             try:
                 run(path)
             except subprocess.CalledProcessError as failure:
-                print(f"{path.name} failed\n{failure.stderr}", file=sys.stderr)
-                return 1
+                failed.append(path.stem)
+                print(f"{path.name} failed\n{failure.stdout}{failure.stderr}", file=sys.stderr, flush=True)
+                continue
             seconds, work = time.perf_counter() - start, processor_seconds() - work
-            after = json.loads(path.read_text())
+            table.append(f"| {path.stem} | {seconds / 60:.1f} | {work / 60:.1f} |")
+            after = json.loads(path.read_text(encoding="utf-8"))
             difference = list(difflib.unified_diff(text_outputs(before), text_outputs(after), lineterm="", n=0))[2:]
-            changed += bool(difference)
+            changed += [path.stem] if difference else []
             print(f"{path.name}: {seconds:.0f} s ({work:.0f} s of processor time), {path.stat().st_size / 1e3:.0f} kB, "
                   f"{'text outputs changed:' if difference else 'same text outputs'}", flush=True)
             print("".join(f"    {line}\n" for line in difference), end="", flush=True)
-    return 1 if options.check and changed else 0
+    print("\n".join(["", "| notebook | minutes | minutes of processor time |", "|---|---|---|", *table]))
+    print(f"\n{len(table)} run; text outputs changed in: {', '.join(changed) or 'none'}; "
+          f"failed: {', '.join(failed) or 'none'}")
+    return 1 if failed or options.check and changed else 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,55 @@
+"""The tool behind `make notebooks`: what it compares, what it says of a change and of a failure."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.run_notebooks import text_outputs
+
+
+def notebook(*cells: tuple[str, list[dict]]) -> dict:
+    return {"metadata": {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}},
+            "nbformat": 4, "nbformat_minor": 5,
+            "cells": [{"cell_type": "code", "id": f"cell{i}", "metadata": {}, "execution_count": None,
+                       "outputs": outputs, "source": [source]} for i, (source, outputs) in enumerate(cells)]}
+
+
+def printed(text: str, name: str = "stdout") -> dict:
+    return {"output_type": "stream", "name": name, "text": text.splitlines(keepends=True)}
+
+
+def result(text: str, kind: str = "text/plain") -> dict:
+    return {"output_type": "display_data", "metadata": {}, "data": {kind: [text], "text/plain": [text]}}
+
+
+def test_what_is_compared():
+    "How a text came in pieces makes no difference; pictures, progress and measured times do not count."
+    whole = notebook(("", [printed("one\ntwo\n"), result("3")]))
+    pieces = notebook(("", [printed("on"), printed("e\n"), printed("bar", "stderr"), printed("two\n"), result("3")]))
+    assert text_outputs(whole) == text_outputs(pieces) == ["one", "two", "3"]
+    assert text_outputs(notebook(("", [printed("end"), result("value")]))) == ["end", "value"]
+    assert text_outputs(notebook(("", [result("<Figure>", "image/png"), printed("took 3.4 s\n1.2 GB\nsum 3\n")]))) == ["sum 3"]
+
+
+def test_changes_and_failures_are_told_and_stop_nothing(tmp_path: Path):
+    committed = {"broken": notebook(("print(1)", []), ("1 / 0", [])),
+                 "changed": notebook(("print('new')", [printed("old\n")])),
+                 "same": notebook(("import sys\nprint('same')\nprint('\\r50 %', file=sys.stderr)", [printed("same\n")]))}
+    for name, cells in committed.items():
+        (tmp_path / f"{name}.ipynb").write_text(json.dumps(cells))
+    command = [sys.executable, "-m", "tests.run_notebooks", *sorted(tmp_path.glob("*.ipynb"))]
+    checked = subprocess.run([*command, "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert checked.returncode == 1 and "ZeroDivisionError" in checked.stderr
+    assert "    -old\n    +new\n" in checked.stdout and "| same | 0." in checked.stdout
+    assert "2 run; text outputs changed in: changed; failed: broken" in checked.stdout
+    for name, cells in committed.items():
+        assert json.loads((tmp_path / f"{name}.ipynb").read_text()) == cells, "it worked on a copy"
+
+    (tmp_path / "broken.ipynb").unlink()
+    done = subprocess.run(command[:3] + command[4:], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "changed in: changed; failed: none" in done.stdout
+    after = {name: json.loads((tmp_path / f"{name}.ipynb").read_text())["cells"][0]["outputs"] for name in ("changed", "same")}
+    assert after == {"changed": [printed("new\n")], "same": [printed("same\n")]}
+    assert subprocess.run([*command[:3], "nowhere.ipynb"], cwd=ROOT, capture_output=True).returncode == 2
