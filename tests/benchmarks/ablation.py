@@ -1,0 +1,92 @@
+"""What each suspect of the fine grid does to a short adversarial training: one row of nbs/ablation.csv a variant.
+
+    python -m tests.benchmarks.ablation RUN --vgg-weights FILE [--steps 400] [--only NAME ...] [--out FOLDER]
+
+RUN is the folder of a lite SRResNet. Every variant starts from it, sees the same patches and differs from the first in
+what its name says. PSNR-Y, LPIPS (squeeze) and the grid (`srgan_nb.grid`, in squared grey levels, its peak in dB) are
+means over the demo photographs: the benchmarks choose nothing. A variant that has its row is not run again.
+"""
+
+import argparse
+import csv
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from srgan_nb.bicubic import crop_to_multiple, downsample
+from srgan_nb.checkpoints import load_generator
+from srgan_nb.grid import flat_grid, flat_patches, grid_peak
+from srgan_nb.images import DEMO_PHOTOS, demo_photo, read_image
+from srgan_nb.metrics import lpips, psnr
+from srgan_nb.recipes import inherited, settings_for
+from srgan_nb.trainer import Trainer
+
+TABLE = Path(__file__).parents[2] / "nbs" / "ablation.csv"
+BASE = dict(content="VGG22", vgg_pool="max", adversarial_weight=0.01, discriminator_batch_norm=True)
+VARIANTS = {
+    "all suspects": {},
+    "average pooling in VGG": dict(vgg_pool="avg"),
+    "no batch normalisation in D": dict(discriminator_batch_norm=False),
+    "MSE in place of VGG": dict(content="MSE"),
+    "no discriminator": dict(adversarial_weight=0.0),
+    "no discriminator, average pooling": dict(adversarial_weight=0.0, vgg_pool="avg"),
+    "average pooling, no BN in D": dict(vgg_pool="avg", discriminator_batch_norm=False),
+    "the same, adversarial x 1/3": dict(vgg_pool="avg", discriminator_batch_norm=False, adversarial_weight=0.003),
+    "the same, adversarial x 3": dict(vgg_pool="avg", discriminator_batch_norm=False, adversarial_weight=0.03),
+}
+
+
+@torch.inference_mode()
+def scored(run: Path) -> dict[str, float]:
+    "The figures of one row: means over the demo photographs, which nothing here is trained on."
+    generator, rows = load_generator(run), []
+    for name in DEMO_PHOTOS:
+        hr = crop_to_multiple(read_image(demo_photo(name)), 4)
+        sr = generator(downsample(hr)[None])[0].clamp(0, 1)
+        rows.append((psnr(sr, hr).item(), lpips(sr, hr, "squeeze").item(), *flat_grid(sr, hr),
+                     grid_peak(flat_patches(sr, hr))))
+    columns = zip(("psnr_y", "lpips", "grid", "grid_hr", "peak"), zip(*rows, strict=True), strict=True)
+    return {name: round(sum(values) / len(values), 4) for name, values in columns}
+
+
+def add_row(row: dict[str, object]) -> None:
+    "Appends a row to the table; the first brings the heading."
+    with open(TABLE, "a", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--vgg-weights", required=True)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
+    options = parser.parse_args()
+    known = {row["variant"] for row in csv.DictReader(open(TABLE))} if TABLE.exists() else set()
+    if "start: SRResNet" not in known:
+        add_row({"variant": "start: SRResNet", "steps": 0, **scored(options.run)})
+    for name in options.only:
+        if name in known:
+            continue
+        out, start = options.out / name.replace(" ", "-").replace("/", "-"), time.perf_counter()
+        start_settings = {**inherited(str(options.run)), "init": str(options.run), "out": str(out)}
+        start_settings.pop("preset")
+        settings = settings_for("srgan", "lite", **start_settings, **{**BASE, **VARIANTS[name]}, steps=options.steps,
+                                vgg_weights=options.vgg_weights, precision=options.precision,
+                                validate_every=options.steps, checkpoint_every=options.steps)
+        Trainer(settings, quiet=True).fit()
+        add_row({"variant": name, "steps": options.steps, **scored(out)})
+        print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+    print(TABLE.read_text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
