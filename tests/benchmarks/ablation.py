@@ -24,7 +24,8 @@ from srgan_nb.recipes import inherited, settings_for
 from srgan_nb.trainer import Trainer
 
 TABLE = Path(__file__).parents[2] / "nbs" / "ablation.csv"
-BASE = dict(content="VGG22", vgg_pool="max", adversarial_weight=0.01, discriminator_batch_norm=True)
+BASE = dict(content="VGG22", vgg_pool="max", adversarial_weight=0.01, discriminator_batch_norm=True,
+            patch_size=64, learning_rate=3e-4)
 VARIANTS = {
     "all suspects": {},
     "average pooling in VGG": dict(vgg_pool="avg"),

@@ -1,0 +1,57 @@
+"""What 27_grid.ipynb can't hold: bad input, phases and sizes, and the shipped SRGAN on every demo photograph."""
+
+import pytest
+import torch
+
+from srgan_nb.bicubic import crop_to_multiple, downsample
+from srgan_nb.checkpoints import load_generator
+from srgan_nb.files import UserError
+from srgan_nb.grid import flat_grid, flat_patches, grid_peak
+from srgan_nb.images import DEMO_PHOTOS, demo_photo, luma, read_image
+
+
+def test_flat_patches_are_chosen_by_the_original_and_cut_from_the_picture() -> None:
+    torch.manual_seed(0)
+    original, picture = 0.5 * torch.rand(3, 64, 96), torch.rand(3, 64, 96)
+    original[:, 32:, :32] = 0.3  # the one flat place of six
+    (patch,) = flat_patches(picture, original, share=1 / 6)
+    assert torch.equal(patch[0], luma(picture)[0, 32:, :32])
+    assert len(flat_patches(picture, original, share=0.01)) == 1
+    assert len(flat_patches(picture, original, share=1)) == 6
+
+
+@pytest.mark.parametrize("shapes", [((3, 64, 64), (3, 64, 68)), ((3, 16, 64), (3, 16, 64))])
+def test_pictures_that_do_not_match_or_are_too_small(shapes: tuple) -> None:
+    with pytest.raises(UserError, match="two pictures of one size"):
+        flat_patches(*(torch.rand(shape) for shape in shapes))
+
+
+@pytest.mark.parametrize(("size", "period"), [(30, 4), (16, 4), (32, 5)])
+def test_patches_that_do_not_hold_whole_periods(size: int, period: int) -> None:
+    with pytest.raises(UserError, match="period"):
+        grid_peak(torch.rand(2, 1, size, size), period)
+
+
+@pytest.mark.parametrize("period", [2, 4])
+@pytest.mark.parametrize("phase", [0, 1, 3])
+def test_a_grid_is_found_in_every_phase(period: int, phase: int) -> None:
+    torch.manual_seed(0)
+    original = 0.5 + 0.002 * torch.randn(3, 320, 320)
+    lines = torch.zeros(320)
+    lines[phase::period] = 3 / 255
+    picture = original + lines[:, None] + lines
+    ours, own = flat_grid(picture, original, period)
+    assert ours > 1 > 1 / 12 > own
+    assert grid_peak(flat_patches(picture, original), period) > 15 > 4 > grid_peak(flat_patches(original, original), period)
+
+
+@pytest.mark.parametrize("name", DEMO_PHOTOS)
+@torch.inference_mode()
+def test_the_shipped_srgan_leaves_no_grid_and_no_tint(name: str) -> None:
+    "No more on flat areas than the photograph has or rounding to 8 bits adds; mean colours within a grey level."
+    hr = crop_to_multiple(read_image(demo_photo(name)), 4)
+    sr = load_generator("srgan")(downsample(hr)[None])[0].clamp(0, 1)
+    for period in (2, 4):
+        ours, own = flat_grid(sr, hr, period)
+        assert ours <= max(own, 1 / 12)
+    assert (sr - hr).mean((1, 2)).abs().max() < 1 / 255
