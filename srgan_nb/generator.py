@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from .files import UserError
 from .images import to_signed, to_unit
 from .residual import ResidualBlock
-from .upsample import PixelShuffle, UpsampleBlock
+from .upsample import PixelShuffle, UpsampleBlock, balance_
 
 # %% ../nbs/08_generator.ipynb #eb9b73b9
 GENERATOR_PRESETS = {
@@ -66,6 +66,14 @@ class Generator(nn.Module):
         if self.bicubic_skip:  # the network then learns only what bicubic enlargement lacks
             signed = signed + to_signed(F.interpolate(lr, scale_factor=self.scale, mode="bicubic"))
         return to_unit(signed)
+
+    def balance_(self) -> "Generator":
+        "Balances every convolution in front of a pixel shuffle (`upsample.balance_`), in place: no grid on flat areas."
+        for block in self.upsample:
+            balance_(block.conv, block.shuffle.factor)
+        if self.shuffle.factor > 1:
+            balance_(self.tail, self.shuffle.factor)
+        return self
 
     @classmethod
     def from_preset(cls, preset: str, scale: int = 4) -> "Generator":

@@ -82,6 +82,7 @@ class OptimizationSettings:
     beta1: float = setting(0.9, "Adam's beta1")
     beta2: float = setting(0.999, "Adam's beta2")
     ema: float = setting(0.0, "decay of a moving average of the generator's weights, such as 0.999; 0: none")
+    balanced_shuffle: bool = setting(False, "keep the sums of the filters behind a pixel shuffle equal: no grid")
     augment: bool = setting(True, "flips and quarter turns of the patches")
     seed: int = setting(0, "seed of the first weights and of the patches")
 

@@ -305,6 +305,8 @@ class Updating(Watching):
             probe = models.generator.tail.weight if (self.step + 1) % settings.log_every == 0 else None
             values = srgan_update(generator, discriminator, models.optimizers["generator"],
                                   models.optimizers["discriminator"], self.loss, lr, hr, self.precision, probe)
+        if settings.balanced_shuffle:
+            models.generator.balance_()
         if models.average is not None:
             models.average.update_parameters(models.generator)
         return values

@@ -32,10 +32,11 @@ VARIANTS = {
     "no batch normalisation in D": dict(discriminator_batch_norm=False),
     "MSE in place of VGG": dict(content="MSE"),
     "no discriminator": dict(adversarial_weight=0.0),
-    "no discriminator, average pooling": dict(adversarial_weight=0.0, vgg_pool="avg"),
-    "average pooling, no BN in D": dict(vgg_pool="avg", discriminator_batch_norm=False),
-    "the same, adversarial x 1/3": dict(vgg_pool="avg", discriminator_batch_norm=False, adversarial_weight=0.003),
-    "the same, adversarial x 3": dict(vgg_pool="avg", discriminator_batch_norm=False, adversarial_weight=0.03),
+    "balanced filters": dict(balanced_shuffle=True),
+    "balanced filters, no discriminator": dict(balanced_shuffle=True, adversarial_weight=0.0),
+    "balanced filters, average pooling": dict(balanced_shuffle=True, vgg_pool="avg"),
+    "the same, adversarial x 3": dict(balanced_shuffle=True, vgg_pool="avg", adversarial_weight=0.03),
+    "the same, adversarial x 10": dict(balanced_shuffle=True, vgg_pool="avg", adversarial_weight=0.1),
 }
 
 
