@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .files import UserError, write_atomically
@@ -52,10 +52,11 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], **notes: Any) 
 
     One text, because safetensors stores several in random order, and equal contents should make equal bytes.
     """
+    content = save(dict(tensors), metadata={"srgan_nb": json.dumps(notes)})  # save_file would hide it from other users
     with write_atomically(path) as temporary:
         try:
-            save_file(dict(tensors), temporary, metadata={"srgan_nb": json.dumps(notes)})
-        except SafetensorError as error:  # a full disk, say
+            temporary.write_bytes(content)
+        except OSError as error:  # a full disk, say
             raise UserError(f"{path} could not be written: {error}") from None
 
 
