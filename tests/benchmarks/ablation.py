@@ -14,11 +14,12 @@ import time
 from pathlib import Path
 
 import torch
+from torch.nn import functional as F
 
 from srgan_nb.bicubic import crop_to_multiple, downsample
 from srgan_nb.checkpoints import load_generator
 from srgan_nb.grid import flat_grid, flat_patches, grid_peak
-from srgan_nb.images import DEMO_PHOTOS, demo_photo, read_image
+from srgan_nb.images import DEMO_PHOTOS, demo_photo, read_image, save_image
 from srgan_nb.metrics import lpips, psnr
 from srgan_nb.recipes import inherited, settings_for
 from srgan_nb.trainer import Trainer
@@ -53,6 +54,17 @@ def scored(run: Path) -> dict[str, float]:
     return {name: round(sum(values) / len(values), 4) for name, values in columns}
 
 
+@torch.inference_mode()
+def draw_sky(runs: dict[str, Path], path: Path) -> None:
+    "A piece of the rocket's sky: the photograph, then each run's enlargement; contrast times 8, pixels 4x4."
+    hr = crop_to_multiple(read_image(demo_photo("rocket")), 4)
+    lr = downsample(hr)[None]
+    pieces = [picture[:, 40:104, 400:464] for picture in (hr, *(load_generator(run)(lr)[0] for run in runs.values()))]
+    raised = [(0.5 + 8 * (piece - piece.mean((1, 2), keepdim=True))).clamp(0, 1) for piece in pieces]
+    strip = torch.cat([F.pad(piece, (0, 4, 0, 0), value=1) for piece in raised], dim=2)[..., :-4]
+    save_image(strip.repeat_interleave(4, 1).repeat_interleave(4, 2), path)
+
+
 def add_row(row: dict[str, object]) -> None:
     "Appends a row to the table; the first brings the heading."
     with open(TABLE, "a", newline="") as file:
@@ -74,10 +86,11 @@ def main() -> int:
     known = {row["variant"] for row in csv.DictReader(open(TABLE))} if TABLE.exists() else set()
     if "start: SRResNet" not in known:
         add_row({"variant": "start: SRResNet", "steps": 0, **scored(options.run)})
+    folders = {name: options.out / name.replace(" ", "-") for name in VARIANTS}
     for name in options.only:
         if name in known:
             continue
-        out, start = options.out / name.replace(" ", "-").replace("/", "-"), time.perf_counter()
+        out, start = folders[name], time.perf_counter()
         start_settings = {**inherited(str(options.run)), "init": str(options.run), "out": str(out)}
         start_settings.pop("preset")
         settings = settings_for("srgan", "lite", **start_settings, **{**BASE, **VARIANTS[name]}, steps=options.steps,
@@ -86,6 +99,7 @@ def main() -> int:
         Trainer(settings, quiet=True).fit()
         add_row({"variant": name, "steps": options.steps, **scored(out)})
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+    draw_sky({name: folders[name] for name in ("all suspects", "balanced filters")}, TABLE.parent / "images/grid.png")
     print(TABLE.read_text())
     return 0
 
