@@ -138,7 +138,8 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("srresnet", "paper"): dict(GENERATOR_PRESETS["paper"]),
     ("srgan", "paper"): dict(GENERATOR_PRESETS["paper"], content="VGG54", steps=200_000, schedule="step"),
     ("srresnet", "lite"): dict(LITE, content="L1", steps=3_000, learning_rate=1e-3),
-    ("srgan", "lite"): dict(LITE, content="VGG22", steps=2_000, batch_size=8, discriminator_channels=32,
+    ("srgan", "lite"): dict(LITE, content="VGG22", adversarial_weight=0.1, balanced_shuffle=True, steps=2_000,
+                            batch_size=8, patch_size=64, learning_rate=3e-4, discriminator_channels=32,
                             discriminator_dense=256),
 }
 
@@ -154,7 +155,10 @@ def settings_for(stage: str, preset: str = "paper", **changes: Any) -> Settings:
     unknown = set(changes) - {one.name for one in fields(Settings)}
     if unknown:
         raise UserError(f"no such setting: {', '.join(sorted(unknown))}")
-    settings = Settings(**{**PRESETS[stage, preset], **changes, "stage": stage, "preset": preset})
+    values = dict(PRESETS[stage, preset])
+    if changes.get("content", values.get("content")) != values.get("content"):
+        values.pop("adversarial_weight", None)  # it was weighed against the preset's own content loss
+    settings = Settings(**{**values, **changes, "stage": stage, "preset": preset})
     check_values(settings)
     check_combinations(settings)
     return settings

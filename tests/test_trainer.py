@@ -98,6 +98,15 @@ def test_only_the_generator_of_the_average_is_shown(photos, trained, tmp_path):
     assert torch.equal(load_generator(settings.out).tail.weight, shown.tail.weight)
 
 
+def test_balanced_filters_stay_balanced_while_they_learn(photos, trained, tmp_path):
+    for balanced in (True, False):
+        settings = run_settings("srgan", photos, trained, tmp_path / str(balanced), balanced_shuffle=balanced)
+        learned = Trainer(settings, quiet=True).fit()
+        weight = learned.tail.weight.detach().clone()
+        assert not torch.equal(weight, load_generator(trained).tail.weight)
+        assert torch.allclose(learned.balance_().tail.weight, weight, atol=1e-7) == balanced
+
+
 def test_bfloat16_follows_float32(photos, trained, tmp_path):
     ends = {}
     for precision in ("float32", "bfloat16"):

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from srgan_nb.files import UserError
+from srgan_nb.generator import Generator
 from srgan_nb.images import luma, read_image
-from srgan_nb.upsample import PixelShuffle, UpsampleBlock, grid_energy, icnr_
+from srgan_nb.upsample import PixelShuffle, UpsampleBlock, balance_, grid_energy, icnr_
 
 
 def test_names_in_checkpoints():
@@ -93,3 +94,37 @@ def test_the_benchmark_prints_its_ratios(monkeypatch, capsys):
     runpy.run_path(str(Path(__file__).with_name("benchmarks") / "upsample.py"), run_name="__main__")
     row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("transposed, kernel 4")).split()
     assert row[3] == "0.444" and float(row[4]) > 0 and float(row[5]) > 0  # 16 / 36 of the multiply-adds; two times
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("bias", [True, False])
+def test_balanced_filters_keep_flat_features_flat(layout: torch.memory_format, bias: bool) -> None:
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(5, 3 * 16, 3, bias=bias).to(memory_format=layout)
+    before = convolution.weight.detach().clone()
+    assert balance_(convolution, 4) is convolution
+    answers = convolution(torch.rand(2, 5, 1, 1).expand(2, 5, 3, 3)).unflatten(1, (3, 16))
+    assert (answers - answers.mean(2, keepdim=True)).abs().max() < 1e-6
+    assert (convolution.weight - before).abs().max() > 0.01
+    assert torch.allclose(convolution.weight.unflatten(0, (3, 16)).mean(1), before.unflatten(0, (3, 16)).mean(1))
+
+
+def test_filters_that_make_no_whole_groups_are_refused() -> None:
+    with pytest.raises(UserError, match="whole groups"):
+        balance_(nn.Conv2d(3, 6, 3), 2)
+
+
+@pytest.mark.parametrize("preset", ["lite", "paper"])
+@torch.inference_mode()
+def test_a_balanced_generator_paints_no_grid_on_a_flat_picture(preset: str) -> None:
+    torch.manual_seed(0)
+    generator = Generator.from_preset(preset).eval()
+    nn.init.normal_(generator.tail.weight, std=0.05)
+    flat = torch.full((1, 3, 96, 96), 0.4)
+
+    def grid() -> float:
+        return grid_energy(generator(flat)[..., 176:208, 176:208].mean(1, keepdim=True), 4).item()
+
+    before = grid()
+    generator.balance_()
+    assert grid() < 1e-3 * before
