@@ -138,7 +138,7 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("srresnet", "paper"): dict(GENERATOR_PRESETS["paper"]),
     ("srgan", "paper"): dict(GENERATOR_PRESETS["paper"], content="VGG54", steps=200_000, schedule="step"),
     ("srresnet", "lite"): dict(LITE, content="L1", steps=3_000, learning_rate=1e-3),
-    ("srgan", "lite"): dict(LITE, content="VGG22", adversarial_weight=0.1, balanced_shuffle=True, steps=2_000,
+    ("srgan", "lite"): dict(LITE, content="VGG22", adversarial_weight=0.03, balanced_shuffle=True, steps=2_000,
                             batch_size=8, patch_size=64, learning_rate=3e-4, discriminator_channels=32,
                             discriminator_dense=256),
 }

@@ -1,6 +1,6 @@
 """Scores a run's generator on the benchmark sets and writes it into the package, with these figures in its passport.
 
-    python -m tests.benchmarks.ship RUN NAME [--licence TEXT]
+    python -m tests.benchmarks.ship RUN NAME [--best] [--after RUN:STEP ...] [--licence TEXT] [--note TEXT]
 
 RUN is a run's folder, NAME srresnet or srgan. The weights go in half precision where that costs under 0.01 dB on
 Set5, else in single. Ship the SRResNet first: the SRGAN's passport says what lies between the two. The run's curves
@@ -8,7 +8,6 @@ go beside them, as a reference for what a healthy run looks like.
 """
 
 import argparse
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,26 +47,44 @@ def road_from_srresnet(generator: Generator) -> list[dict[str, float]]:
     return [{name: round(value, 4) for name, value in row.items()} for row in rows]
 
 
+def write_joined_table(table: str, earlier: list[str], last: Path, path: Path) -> None:
+    "The rows of the runs that led to the weights, one after another, their steps counted on."
+    lines, done = [], 0
+    for run, step in [*(each.rsplit(":", 1) for each in earlier), (last, sys.maxsize)]:
+        heading, *rows = (Path(run) / f"{table}.csv").read_text().splitlines()
+        parts = [row.split(",", 1) for row in rows if int(row.split(",")[0]) <= int(step)]
+        lines += [f"{done + int(number)},{rest}" for number, rest in parts]
+        done += int(parts[-1][0])
+    path.write_text("\n".join([heading, *lines]) + "\n")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("name", choices=("srresnet", "srgan"))
+    parser.add_argument("--best", action="store_true", help="the weights of the best validation, not of the last step")
+    parser.add_argument("--after", nargs="*", default=[], metavar="RUN:STEP",
+                        help="earlier runs of this stage, up to the step that the next one started from")
     parser.add_argument("--licence", default=LICENCE)
+    parser.add_argument("--note", help="what the recipe does not tell, such as settings that changed on the way")
     options = parser.parse_args()
-    generator = load_generator(options.run)
+    weights = options.run / ("best.safetensors" if options.best else "generator.safetensors")
+    generator = load_generator(weights)
     half = Path(tempfile.mkdtemp()) / "half.safetensors"
     save_generator(generator, half, dtype=torch.float16)
-    cost = (evaluate("Set5", str(options.run), progress=False).mean["psnr_y"]
+    cost = (evaluate("Set5", str(weights), progress=False).mean["psnr_y"]
             - evaluate("Set5", str(half), progress=False).mean["psnr_y"])
     dtype = torch.float16 if cost < 0.01 else torch.float32
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    passport = {**generator.passport, "commit": commit, "scores": rounded_scores(options.run),
+    passport = {**generator.passport, "commit": commit, "scores": rounded_scores(weights),
                 "licence": options.licence}
+    if options.note:
+        passport["note"] = options.note
     if options.name == "srgan":
         passport["road"] = road_from_srresnet(generator)
     save_generator(generator, SHIPPED / f"{options.name}.safetensors", passport, dtype)
     for table in ("log", "validation"):
-        shutil.copyfile(options.run / f"{table}.csv", SHIPPED.parent / "curves" / f"{options.name}-{table}.csv")
+        write_joined_table(table, options.after, options.run, SHIPPED.parent / "curves" / f"{options.name}-{table}.csv")
     print(f"{options.name}: {dtype}, which costs {cost:.4f} dB on Set5; {passport['scores']}")
     return 0
 

@@ -1,0 +1,102 @@
+"""The weights that come with the package: what their passports and the README say of them, and what they learned from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from srgan_nb.checkpoints import SHIPPED, load_generator, read_passport
+from srgan_nb.diagnosis import find_colour_drift, find_drowned_term, find_high_learning_rate, find_unfair_game
+from srgan_nb.evaluation import evaluate
+from srgan_nb.images import DEMO_PHOTOS, demo_photo, luma, read_image
+from srgan_nb.runs import read_rows
+from srgan_nb.trainer import Trainer
+from tests.conftest import ROOT
+from tests.small_runs import run_settings
+
+NAMES = ("srresnet", "srgan")
+SETS = ("Set5", "Set14", "BSD100")
+PASSPORTS = {name: read_passport(name)["passport"] for name in NAMES}
+
+
+def test_they_are_small() -> None:
+    assert sum(path.stat().st_size for path in SHIPPED.glob("*")) < 8e6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_passport_is_complete(name: str) -> None:
+    passport = PASSPORTS[name]
+    for field in ("recipe", "commit", "photos", "photos_hash", "step", "hours", "loss", "scores", "licence"):
+        assert passport[field], field
+    for scores in (passport["scores"][each] for each in SETS):
+        assert scores.keys() >= {"psnr_y", "ssim_y", "ssim_y_daala", "lpips", "colour_shift"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_readme_has_their_scores(name: str) -> None:
+    scores = [PASSPORTS[name]["scores"][each] for each in SETS]
+    cells = " | ".join(f"{each['psnr_y']:.2f} / {each['ssim_y']:.3f} / {each['lpips']:.3f}" for each in scores)
+    assert f"| {name} | {cells} |" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_scores_come_out_again(name: str, shared: Path) -> None:
+    found = evaluate("Set5", name, lpips_net="squeeze", progress=False).mean
+    said = PASSPORTS[name]["scores"]["Set5"]
+    assert found["psnr_y"] == pytest.approx(said["psnr_y"], abs=0.01)
+    assert found["lpips"] == pytest.approx(said["lpips"], abs=0.001)
+
+
+@pytest.mark.parametrize("dataset", SETS)
+def test_what_the_second_stage_bought(dataset: str) -> None:
+    "Lower LPIPS for no more than 2.5 dB, and mean colours within a grey level. The grid is test_grid.py's."
+    first, second = (PASSPORTS[name]["scores"][dataset] for name in NAMES)
+    assert second["lpips"] < first["lpips"] and first["psnr_y"] - 2.5 < second["psnr_y"] < first["psnr_y"]
+    assert first["colour_shift"] < 1 and second["colour_shift"] < 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_their_logs_are_those_of_healthy_runs(name: str) -> None:
+    rows = read_rows(SHIPPED.parent / "curves" / f"{name}-log.csv")
+    checks = [find_high_learning_rate, find_colour_drift] + [find_unfair_game, find_drowned_term] * (name == "srgan")
+    assert [check(rows) for check in checks] == [None] * len(checks)
+
+
+@pytest.mark.parametrize("stage", NAMES)
+def test_the_same_seed_gives_the_same_log(stage: str, photos: Path, trained: Path, tmp_path: Path) -> None:
+    logs = []
+    for name in ("first", "second"):
+        settings = run_settings(stage, photos, trained, tmp_path / name, steps=200, validate_every=200,
+                                checkpoint_every=200)
+        Trainer(settings, quiet=True).fit()
+        logs.append((tmp_path / name / "log.csv").read_bytes())
+    assert logs[0] == logs[1] and logs[0].count(b"\n") == 101
+
+
+def thumbnails(paths: list[Path], size: int = 24) -> torch.Tensor:
+    "Luma, size x size, mean 0 and length 1: the product of two is their correlation."
+    small = torch.stack([F.interpolate(luma(read_image(path))[None], (size, size), mode="area")[0, 0] for path in paths])
+    small = small - small.mean((1, 2), keepdim=True)
+    return small / small.norm(dim=(1, 2), keepdim=True)
+
+
+def test_no_training_photo_is_in_a_benchmark_or_a_demo_photo(shared: Path) -> None:
+    "Under all flips and quarter turns. That one photo would be found in another size and turned is shown first."
+    def turned(pictures: torch.Tensor) -> torch.Tensor:
+        quarters = [pictures.rot90(k, (1, 2)) for k in range(4)]
+        return torch.stack([each for quarter in quarters for each in (quarter, quarter.flip(2))])
+
+    training = sorted((shared / "data/train").rglob("*.jpg"))
+    judges = [path for each in SETS for path in sorted((shared / "data/benchmarks" / each / "LRx4").iterdir())]
+    judges += [Path(demo_photo(name)) for name in DEMO_PHOTOS]
+    assert len(training) == 173 and len(judges) == 119 + len(DEMO_PHOTOS)
+    by_turn = turned(thumbnails(judges)).flatten(2)  # (8, judges, pixels)
+    known = by_turn[:, 0] @ thumbnails(sorted((shared / "data/benchmarks/Set5/HR").iterdir())[:1]).flatten(1)[0]
+    alike = by_turn @ thumbnails(training).flatten(1).T
+    print(f"highest correlation {alike.max():.3f}; of a picture with itself {known.max():.3f}")
+    assert known.max() > 0.99 > 0.97 > alike.max()
+
+
+def test_loading_a_shipped_generator_needs_no_more_than_its_name() -> None:
+    assert load_generator("srgan").settings == load_generator("srresnet").settings
