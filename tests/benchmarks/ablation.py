@@ -22,11 +22,12 @@ from srgan_nb.grid import flat_grid, flat_patches, grid_peak
 from srgan_nb.images import DEMO_PHOTOS, demo_photo, read_image, save_image
 from srgan_nb.metrics import lpips, psnr
 from srgan_nb.recipes import inherited, settings_for
+from srgan_nb.runs import append_row
 from srgan_nb.trainer import Trainer
 
 TABLE = Path(__file__).parents[2] / "nbs" / "ablation.csv"
 BASE = dict(content="VGG22", vgg_pool="max", adversarial_weight=0.01, discriminator_batch_norm=True,
-            patch_size=64, learning_rate=3e-4)
+            balanced_shuffle=False, patch_size=64, learning_rate=3e-4)
 VARIANTS = {
     "all suspects": {},
     "average pooling in VGG": dict(vgg_pool="avg"),
@@ -65,15 +66,6 @@ def draw_sky(runs: dict[str, Path], path: Path) -> None:
     save_image(strip.repeat_interleave(4, 1).repeat_interleave(4, 2), path)
 
 
-def add_row(row: dict[str, object]) -> None:
-    "Appends a row to the table; the first brings the heading."
-    with open(TABLE, "a", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("run", type=Path)
@@ -85,7 +77,7 @@ def main() -> int:
     options = parser.parse_args()
     known = {row["variant"] for row in csv.DictReader(open(TABLE))} if TABLE.exists() else set()
     if "start: SRResNet" not in known:
-        add_row({"variant": "start: SRResNet", "steps": 0, **scored(options.run)})
+        append_row(TABLE, {"variant": "start: SRResNet", "steps": 0, **scored(options.run)})
     folders = {name: options.out / name.replace(" ", "-") for name in VARIANTS}
     for name in options.only:
         if name in known:
@@ -97,7 +89,7 @@ def main() -> int:
                                 vgg_weights=options.vgg_weights, precision=options.precision,
                                 validate_every=options.steps, checkpoint_every=options.steps)
         Trainer(settings, quiet=True).fit()
-        add_row({"variant": name, "steps": options.steps, **scored(out)})
+        append_row(TABLE, {"variant": name, "steps": options.steps, **scored(out)})
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
     draw_sky({name: folders[name] for name in ("all suspects", "balanced filters")}, TABLE.parent / "images/grid.png")
     print(TABLE.read_text())
