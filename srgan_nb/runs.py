@@ -35,8 +35,8 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     with open(path, newline="") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
-    return [{name: float(value) for name, value in row.items()} for row in rows if "" not in row.values()]
+        rows = list(csv.DictReader(line for line in file if line.endswith("\n")))
+    return [{name: float(value) for name, value in row.items()} for row in rows]
 
 
 def cut_rows(path: Path, step: int) -> None:
