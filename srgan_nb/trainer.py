@@ -63,9 +63,9 @@ class Models:
         return torch.optim.Adam(network.parameters(), rate, betas, fused=self.device.type in ("cpu", "cuda"))
 
     def set_learning_rate(self, rate: float) -> None:
-        for optimizer in self.optimizers.values():
+        for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * (self.settings.discriminator_rate_factor if name == "discriminator" else 1)
 
     @property
     def shown(self) -> Generator:
