@@ -76,7 +76,6 @@ class OptimizationSettings:
     batch_size: int = setting(16, "patches an update, over all processes")
     patch_size: int = setting(96, "side of the HR patches in pixels")
     learning_rate: float = setting(1e-4, "Adam's learning rate (its peak, for one-cycle)")
-    discriminator_rate_factor: float = setting(1.0, "the discriminator's learning rate over the generator's")
     schedule: str = setting("constant", "course of the learning rate", ("constant", "step", "one-cycle"))
     decay_step: int = setting(100_000, "for schedule step: the update at which the rate falls")
     decay_factor: float = setting(0.1, "for schedule step: what it is multiplied by")
@@ -139,10 +138,10 @@ LITE = dict(GENERATOR_PRESETS["lite"], schedule="one-cycle", log_every=20, valid
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("srresnet", "paper"): dict(GENERATOR_PRESETS["paper"]),
     ("srgan", "paper"): dict(GENERATOR_PRESETS["paper"], content="VGG54", steps=200_000, schedule="step"),
-    ("srresnet", "lite"): dict(LITE, content="L1", optimizer="muon", learning_rate=3e-3, steps=3_000),
+    ("srresnet", "lite"): dict(LITE, content="L1", optimizer="muon", learning_rate=2e-3, steps=3_000),
     ("srgan", "lite"): dict(LITE, content="VGG22", adversarial_weight=0.03, balanced_shuffle=True, steps=2_000,
-                            batch_size=8, patch_size=64, optimizer="muon", learning_rate=1e-3,
-                            discriminator_rate_factor=0.3, discriminator_channels=32, discriminator_dense=256),
+                            batch_size=8, patch_size=64, learning_rate=3e-4, discriminator_channels=32,
+                            discriminator_dense=256),
 }
 
 # %% ../nbs/15_recipes.ipynb #136e6538
@@ -169,7 +168,7 @@ def settings_for(stage: str, preset: str = "paper", **changes: Any) -> Settings:
 # %% ../nbs/15_recipes.ipynb #bf8bc4a5
 POSITIVE = ("steps", "batch_size", "patch_size", "learning_rate", "log_every", "validate_every", "checkpoint_every",
             "keep", "held_out", "channels", "blocks", "content_weight", "decay_factor", "decay_step",
-            "discriminator_rate_factor", "discriminator_channels", "discriminator_dense")
+            "discriminator_channels", "discriminator_dense")
 
 
 def check_values(settings: Settings) -> None:

@@ -63,9 +63,9 @@ class Models:
         return torch.optim.Adam(network.parameters(), rate, betas, fused=self.device.type in ("cpu", "cuda"))
 
     def set_learning_rate(self, rate: float) -> None:
-        for name, optimizer in self.optimizers.items():
+        for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = rate * (self.settings.discriminator_rate_factor if name == "discriminator" else 1)
+                group["lr"] = rate
 
     @property
     def shown(self) -> Generator:
