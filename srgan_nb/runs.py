@@ -35,7 +35,7 @@ def read_rows(path: Path) -> list[dict[str, float]]:
     if not path.exists():
         return []
     with open(path, newline="") as file:
-        rows = list(csv.DictReader(line for line in file if line.endswith("\n")))
+        rows = [row for row in csv.DictReader(line for line in file if line.endswith("\n")) if None not in row.values()]
     return [{name: float(value) for name, value in row.items()} for row in rows]
 
 

@@ -304,7 +304,8 @@ class Updating(Watching):
         if discriminator is None:
             values = srresnet_update(generator, models.optimizers["generator"], self.loss, lr, hr, self.precision)
         else:
-            probe = models.generator.tail.weight if (self.step + 1) % settings.log_every == 0 else None
+            row_is_due = (self.step + 1) % settings.log_every == 0 or self.step + 1 == settings.steps
+            probe = models.generator.tail.weight if row_is_due else None
             values = srgan_update(generator, discriminator, models.optimizers["generator"],
                                   models.optimizers["discriminator"], self.loss, lr, hr, self.precision, probe)
         if settings.balanced_shuffle:

@@ -205,10 +205,11 @@ reader.onload = () => { box.value = reader.result; box.dispatchEvent(new Event('
 reader.readAsDataURL(event.dataTransfer.files[0]);">or drop a picture here</div>"""
 
 # %% ../nbs/19_upscaling.ipynb #11a16825
-def upscale_widget(model: str | Path | nn.Module = "srgan", width: int = 200, height: int = 150):
+def upscale_widget(model: str | Path | nn.Module = "srgan", picture: str | Path | Image.Image | None = None,
+                   width: int = 200, height: int = 150):
     """A widget for JupyterLab: choose or drop a picture; its middle, `width` x `height` pixels, enlarged under a slider.
 
-    Raises `UserError` where ipywidgets is missing.
+    `picture` is there from the start. Raises `UserError` where ipywidgets is missing.
     """
     try:
         import ipywidgets
@@ -227,9 +228,9 @@ def upscale_widget(model: str | Path | nn.Module = "srgan", width: int = 200, he
         joined.save(file, "PNG")
         view.value, view.layout.width = file.getvalue(), f"{joined.width}px"
 
-    def load(content: bytes):
+    def load(source: str | Path | BytesIO | Image.Image):
         try:
-            image = Image.open(BytesIO(content)).convert("RGB")
+            image = (source if isinstance(source, Image.Image) else Image.open(source)).convert("RGB")
             left, top = max(0, image.width - width) // 2, max(0, image.height - height) // 2
             middle = image.crop((left, top, min(image.width, left + width), min(image.height, top + height)))
             pair[:] = bicubic(middle), upscaler(middle)
@@ -238,9 +239,9 @@ def upscale_widget(model: str | Path | nn.Module = "srgan", width: int = 200, he
         except Exception as error:  # an upload can be anything, and a widget's callback has no other way to say so
             note.value = f"That did not work: {error}"
 
-    upload.observe(lambda change: load(change["new"][0]["content"]), "value")
-    dropped.observe(lambda change: load(b64decode(change["new"].partition(",")[2])), "value")
+    upload.observe(lambda change: load(BytesIO(change["new"][0]["content"])), "value")
+    dropped.observe(lambda change: load(BytesIO(b64decode(change["new"].partition(",")[2]))), "value")
     slider.observe(show, "value")
-    show()
+    show() if picture is None else load(picture)
     return ipywidgets.VBox([upload, drop, dropped, view, slider, note],
                            layout={"width": f"{upscaler.scale * width}px", "max_width": "100%"})

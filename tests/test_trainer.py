@@ -66,6 +66,15 @@ def test_the_same_command_writes_the_same_log(photos, trained, tmp_path):
     assert logs[0].count("\n") == 1 + 4
 
 
+def test_every_row_of_the_log_is_whole(photos, trained, tmp_path):
+    "The last step's row too, where the steps are no multiple of log_every: the doctor asks for the gradients in it."
+    settings = run_settings("srgan", photos, trained, tmp_path / "run", log_every=3)
+    Trainer(settings, quiet=True).fit()
+    header, *lines = RunFolder(settings.out).table("log").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["3", "6", "8"]
+    assert {line.count(",") for line in lines} == {header.count(",")} and "gradient_content" in header
+
+
 def test_a_run_leaves_what_it_promises(trained):
     run = RunFolder(trained)
     assert [path.name for path in run.saved()] == [f"step-{step:08d}.safetensors" for step in (0, 4, 8)]

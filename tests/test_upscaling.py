@@ -15,6 +15,7 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 from srgan_nb.checkpoints import save_generator
 from srgan_nb.files import UserError
+from srgan_nb.images import demo_photo
 from srgan_nb.folders import upscale_file, upscale_folder
 from srgan_nb.generator import Generator
 from srgan_nb.kinds import Picture, fill_hidden
@@ -646,4 +647,11 @@ def test_widget_says_what_did_not_work() -> None:
     assert Image.open(io.BytesIO(view.value)).size == (56, 40)
     dropped.value = "data:text/plain;base64,bm90IGEgcGljdHVyZQ=="
     assert "did not work" in note.value
+
+
+def test_widget_begins_with_a_picture() -> None:
+    pytest.importorskip("ipywidgets")
+    shown = [Image.open(io.BytesIO(upscale_widget(tiny(), picture).children[3].value))
+             for picture in (Image.open(io.BytesIO(PNG)), demo_photo("chelsea"))]
+    assert [picture.size for picture in shown] == [(56, 40), (800, 600)]
 
