@@ -53,7 +53,10 @@ class Muon(torch.optim.Optimizer):
         "The filters of one shape together: a few large matrix products in place of many small ones."
         pulls = []
         for weight in weights:
-            momentum = self.state[weight].setdefault("momentum", torch.zeros_like(weight))
+            state = self.state[weight]
+            if not state:
+                state["momentum"] = torch.zeros_like(weight)
+            momentum = state["momentum"]
             momentum.lerp_(weight.grad, 1 - group["momentum"])
             pulls.append(weight.grad.lerp(momentum, group["momentum"]).flatten(1))
         updates = orthogonalize(torch.stack(pulls))

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['LITE', 'PRESETS', 'POSITIVE', 'setting', 'flag', 'TaskSettings', 'NetworkSettings', 'LossSettings',
            'OptimizationSettings', 'MachineSettings', 'Settings', 'settings_for', 'check_values', 'check_combinations',
-           'inherited']
+           'check_resumable', 'inherited']
 
 # %% ../nbs/15_recipes.ipynb #07ea532e
 import json
@@ -201,6 +201,19 @@ def check_combinations(settings: Settings) -> None:
         raise UserError("the srgan stage starts from a trained SRResNet: give --init RUN (section 3.2)")
     if settings.stage == "srresnet" and settings.content.startswith("VGG") and settings.init is None:
         raise UserError(f"--content {settings.content} leads nowhere from nothing: give --init RUN of an MSE run")
+
+# %% ../nbs/15_recipes.ipynb #c14f83a2
+def check_resumable(earlier: Settings, settings: Settings) -> None:
+    "Raises `UserError` where the saved state of a run with the `earlier` settings would not fit the new ones."
+    names = ["scale", *(one.name for one in fields(NetworkSettings)), "optimizer"]
+    if settings.stage == "srgan":
+        names.append("patch_size")  # the discriminator's dense layer has one size
+    changed = [flag(name) for name in names if getattr(earlier, name) != getattr(settings, name)]
+    if settings.ema and not earlier.ema:
+        changed.append("--ema")
+    if changed:
+        raise UserError(f"--resume can't change {', '.join(changed)}: the saved state would not fit; start a new run, "
+                        "with --init where the network stays")
 
 # %% ../nbs/15_recipes.ipynb #99f9b856
 def inherited(init: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    "The rows of a CSV as numbers; none where there is no file. A torn last line is left out."
+    "The rows of a CSV as numbers; none where there is no file. Torn lines and short ones are left out."
     if not path.exists():
         return []
     with open(path, newline="") as file:

@@ -30,7 +30,7 @@ from .images import save_image, to_tensor
 from .losses import PerceptualLoss, content_loss
 from .metrics import lpips, lpips_network, psnr
 from .optimizers import Muon
-from .recipes import Settings, check_combinations, check_values
+from .recipes import Settings, check_combinations, check_resumable, check_values
 from .runs import Meter, RunFolder, append_row, cut_rows, newest_checkpoint, read_rows, save_checkpoint
 from .training import srgan_update, srresnet_update
 
@@ -293,6 +293,11 @@ class Watching(Saving):
 class Updating(Watching):
     "The part of the trainer that makes one update."
 
+    def due(self, step: int) -> dict[str, bool]:
+        "What comes after update number `step`: a row of the log, a validation, a checkpoint."
+        return {every: step % getattr(self.settings, every) == 0 or step == self.settings.steps
+                for every in ("log_every", "validate_every", "checkpoint_every")}
+
     def update(self, generator: nn.Module, discriminator: nn.Module | None, lr: Tensor,
                hr: Tensor) -> dict[str, Tensor]:
         "One update of the stage on a batch of float patches."
@@ -304,8 +309,7 @@ class Updating(Watching):
         if discriminator is None:
             values = srresnet_update(generator, models.optimizers["generator"], self.loss, lr, hr, self.precision)
         else:
-            row_is_due = (self.step + 1) % settings.log_every == 0 or self.step + 1 == settings.steps
-            probe = models.generator.tail.weight if row_is_due else None
+            probe = models.generator.tail.weight if self.due(self.step + 1)["log_every"] else None
             values = srgan_update(generator, discriminator, models.optimizers["generator"],
                                   models.optimizers["discriminator"], self.loss, lr, hr, self.precision, probe)
         if settings.balanced_shuffle:
@@ -331,8 +335,7 @@ class Loop(Updating):
         for lr, hr in batches:
             self.meter.add(self.update(generator, discriminator, as_float(lr), as_float(hr)))
             self.step += 1
-            due = {every: self.step % getattr(settings, every) == 0 or self.step == settings.steps
-                   for every in ("log_every", "validate_every", "checkpoint_every")}
+            due = self.due(self.step)
             if self.device.type == "cpu" or any(due.values()):
                 self.stop_at_nan()
             if due["log_every"]:
@@ -431,4 +434,7 @@ class Trainer(Running):
 
         `changes`: settings that are to differ from now on, such as `steps`, `device` or `threads`.
         """
-        return cls(replace(RunFolder(folder).settings(), out=str(folder), **changes), live, quiet, resuming=True)
+        earlier = RunFolder(folder).settings()
+        settings = replace(earlier, out=str(folder), **changes)
+        check_resumable(earlier, settings)
+        return cls(settings, live, quiet, resuming=True)

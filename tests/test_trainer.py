@@ -66,6 +66,15 @@ def test_the_same_command_writes_the_same_log(photos, trained, tmp_path):
     assert logs[0].count("\n") == 1 + 4
 
 
+@pytest.mark.parametrize("changes", [dict(optimizer="adam"), dict(channels=8), dict(blocks=2, ema=0.9)])
+def test_a_resumed_run_keeps_what_its_state_has_the_shape_of(changes, trained):
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    with pytest.raises(UserError) as refused:
+        Trainer.resume(trained, quiet=True, steps=20, **changes)
+    assert all(f"--{name}" in str(refused.value) for name in changes) and "--init" in str(refused.value)
+    assert before == {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+
+
 def test_every_row_of_the_log_is_whole(photos, trained, tmp_path):
     "The last step's row too, where the steps are no multiple of log_every: the doctor asks for the gradients in it."
     settings = run_settings("srgan", photos, trained, tmp_path / "run", log_every=3)
