@@ -16,8 +16,8 @@ help:
 demo: $(VENV)/installed
 	@python -m srgan_nb.demo $(if $(STEPS),--steps $(STEPS)) --out demo
 
-lab: $(VENV)/installed
-	@jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) nbs/index.ipynb
+lab: $(VENV)/installed  # with long lines of code wrapped, not cut
+	@JUPYTER_CONFIG_PATH=$(abspath .ci/jupyter) jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) nbs/index.ipynb
 
 test: $(VENV)/installed
 	@python -m pytest -m "not browser"

@@ -82,7 +82,10 @@ def keep_freed_memory() -> None:
 
 
 def speed_up(device: torch.device, tf32: bool = True, threads: int = 0) -> None:
-    "Sets what makes training fast on this device and keeps its results: allocator, threads, TF32, cuDNN's choice."
+    """Sets what makes training fast on this device: allocator, threads, TF32, cuDNN's choice.
+
+    `tf32` lets CUDA round the factors of products to 10 bits of mantissa; all else keeps the results.
+    """
     if threads:
         torch.set_num_threads(threads)
     if device.type == "cpu":

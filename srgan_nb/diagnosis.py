@@ -134,7 +134,9 @@ def diagnose(run: str | Path) -> Diagnosis:
                                          for name in ("log", "timing", "stopped", "validation"))
     findings = [find_not_a_number(stopped)]
     if rows:
-        findings += [find_high_learning_rate(rows), find_colour_drift(rows), find_starvation(timing)]
+        findings += [find_high_learning_rate(rows), find_colour_drift(rows)]
+    if timing:
+        findings.append(find_starvation(timing))
     if rows and settings.stage == "srgan":
         findings += [find_unfair_game(rows), find_drowned_term(rows)]
     return Diagnosis(standing(settings, rows, validation), [finding for finding in findings if finding])

@@ -15,6 +15,8 @@ from pathlib import Path
 CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("chromium-browser"), shutil.which("chromedriver")
 WHY_NOT = None if CHROMIUM and DRIVER else "no Chromium and driver (Debian: apt-get install chromium chromium-driver)"
 
+LAB_CONFIG = Path(__file__).resolve().parents[1] / ".ci" / "jupyter"  # what `make lab` sets for every reader
+
 SETTINGS = {  # plugin -> what a reader would set; every cell is in the page, nothing is asked, saved or fetched
     "notebook-extension/tracker": {"windowingMode": "none", "scrollPastEnd": False},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
@@ -56,6 +58,7 @@ def jupyterlab(folder: Path, private: Path, theme: str = "JupyterLab Light") -> 
               "JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython"}
     environment = {**os.environ, **{name: str(private / place) for name, place in places.items()}, "IN_TEST": "1"}
     environment.pop("MPLBACKEND", None)
+    environment["JUPYTER_CONFIG_PATH"] = str(LAB_CONFIG)
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip", "127.0.0.1",
                "--port", str(port), "--ServerApp.port_retries=0", "--IdentityProvider.token=",
                f"--ServerApp.root_dir={folder}", "--LabApp.expose_app_in_browser=True"]

@@ -90,6 +90,12 @@ def test_reads_and_runs(path: Path, address: str, driver) -> None:
     assert read_and_run(NotebookPage(driver, address, f"nbs/{path.name}"), TIME_LIMIT) == []
 
 
+def test_long_lines_of_code_are_wrapped(address: str, driver) -> None:
+    page = NotebookPage(driver, address, "nbs/slider.ipynb")
+    assert page.driver.execute_script("return document.querySelectorAll('.jp-CodeCell .cm-lineWrapping').length") == 1
+    page.shut_down_kernel()
+
+
 def test_a_dragged_slider_changes_its_cell(address: str, driver) -> None:
     page = NotebookPage(driver, address, "nbs/slider.ipynb")
     page.run_all(60)

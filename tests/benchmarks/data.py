@@ -138,8 +138,6 @@ def all_cores(pack: Pack, processes: int) -> None:
                 break
         print(f"  made ahead by {threads} thread(s) of one process: {pairs / clocks.wall:,.0f} pairs/s, "
               f"{pairs / clocks.processor:,.0f} a processor second")
-    print("An H100 that trains the paper's SRResNet at batch 16 takes about 3,000 pairs/s: "
-          f"{3000 * processes / processor:.1f} cores like these would feed it.")
 
 
 def resident() -> float:
