@@ -97,7 +97,11 @@ def test_a_lesson_has_its_parts(path: Path) -> None:
     assert any("what was shown" in title.lower() for title in titles)
     assert any("exercise" in title.lower() for title in titles)
     assert sum("#| default_exp" in cell["source"] for cell in code) <= 1
-    assert any(cell["metadata"].get("jupyter", {}).get("source_hidden") for cell in code), "solutions are folded cells"
+    everything = json.loads(path.read_text())["cells"]
+    exercises = next(i for i, cell in enumerate(everything) if re.search(r"^#+ .*exercise", "".join(cell["source"]), re.M | re.I))
+    solutions = [cell["metadata"].get("jupyter", {}) for cell in everything[exercises:] if cell["cell_type"] == "code"]
+    assert solutions and all(folded == {"source_hidden": True, "outputs_hidden": True} for folded in solutions), \
+        "solutions and what they print are folded"
 
 
 def headings(path: Path) -> set[str]:
