@@ -117,7 +117,7 @@ class Diagnosis:
 
 # %% ../nbs/27_diagnosis.ipynb #efb05840
 def standing(settings: Settings, rows: list[dict[str, float]], validation: list[dict[str, float]]) -> str:
-    "One line: stage, step, content loss, validation PSNR."
+    "One line: stage, preset, step, validation PSNR."
     step = f"step {rows[-1]['step']:.0f} of {settings.steps}" if rows else "before the first row of the log"
     score = f", validation PSNR-Y {validation[-1]['psnr_y']:.2f} dB" if validation else ""
     return f"{settings.stage}, preset {settings.preset}, {step}{score}"

@@ -125,7 +125,7 @@ def _draw_curves(curves: dict, xlabel: str = "step", ylabel: str = "", title: st
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         if lines:
-            axes.legend(frameon=False)
+            axes.legend(framealpha=0.8, edgecolor="none")
     figure.suptitle(title, fontsize=12) if title else None
     return figure
 
@@ -213,6 +213,7 @@ def show_spectrum(images: Sequence[torch.Tensor | Image.Image], titles: Sequence
             corners = np.array([-1, 1, 1, -1, -1]) * square, np.array([-1, -1, 1, 1, -1]) * square
             axes.plot(*corners, color="white", linestyle="--", linewidth=1)
     grid[0, 0].set_yticklabels(["-¼", "0", "¼"])
+    grid[0, 0].set_ylabel("cycles per pixel", fontsize=9)
     figure.colorbar(shown, ax=grid[0].tolist(), label="power, dB", shrink=0.85)
     figure.suptitle(suptitle, fontsize=13) if suptitle else None
     plt.show()

@@ -55,7 +55,7 @@ def to_markdown(results: Sequence[Evaluation], pictures: bool = True) -> str:
         lines.append("|---" * (2 + len(columns)) + "|")
         for row in table_rows(result):
             sign = "+" if row["row"] == "difference" else ""
-            cells = [format(round(row[name], 4) + 0.0, sign + form) if name in row else ""
+            cells = [format(round(row[name], int(form[1])) + 0.0, sign + form) if name in row else ""
                      for name, (_, form) in columns.items()]
             if pictures or row["row"] not in ("picture", "own grey"):
                 what = "" if row["row"] == "picture" else row["row"]
@@ -125,7 +125,7 @@ def comparison(lr: Tensor, sr: Tensor, hr: Tensor, name: str, size: int = 64, zo
         crop = to_rgb(to_pil(picture[:, top:top + size, left:left + size]))
         x = whole.width + 4 + (side + 4) * index
         canvas.paste(crop.resize((crop.width * zoom, crop.height * zoom), Image.Resampling.NEAREST), (x, 22))
-        ImageDraw.Draw(canvas).text((x + 2, 2), label, fill="black", font=ImageFont.load_default(15))
+        ImageDraw.Draw(canvas).text((x + 2, 0), label, fill="black", font=ImageFont.load_default(18))
     return canvas
 
 # %% ../nbs/23_reports.ipynb #a677db74
