@@ -98,7 +98,8 @@ def test_a_lesson_has_its_parts(path: Path) -> None:
     assert any("exercise" in title.lower() for title in titles)
     assert sum("#| default_exp" in cell["source"] for cell in code) <= 1
     everything = json.loads(path.read_text())["cells"]
-    exercises = next(i for i, cell in enumerate(everything) if re.search(r"^#+ .*exercise", "".join(cell["source"]), re.M | re.I))
+    exercises = next(i for i, cell in enumerate(everything)
+                     if re.search(r"^#+ .*exercise", "".join(cell["source"]), re.MULTILINE | re.IGNORECASE))
     solutions = [cell["metadata"].get("jupyter", {}) for cell in everything[exercises:] if cell["cell_type"] == "code"]
     assert solutions and all(folded == {"source_hidden": True, "outputs_hidden": True} for folded in solutions), \
         "solutions and what they print are folded"
