@@ -116,7 +116,8 @@ def rename(weights: dict[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
     _, owner, renamed, strange = min(tries, key=lambda one: one[0])
     if strange or not renamed:
         names = ", ".join(strange[:4]) + (f" and {len(strange) - 4} more" if len(strange) > 4 else "")
-        raise UserError(f"not a generator of Lornatang or sgrvinod: theirs have no layers called {names or 'anything'}")
+        missing = f"theirs have no layers called {names}" if names else "it has no layers called anything"
+        raise UserError(f"not a generator of Lornatang or sgrvinod: {missing}")
     return owner, renamed
 
 # %% ../nbs/20_interchange.ipynb #da924756

@@ -255,7 +255,7 @@ class Watching(Saving):
     "The part of the trainer that logs, validates, and stops a run that has lost its numbers."
 
     def stop_at_nan(self) -> None:
-        "Raises `UserError` when a term of the loss is NaN or infinite: its row goes to stopped.csv, and no checkpoint is written."
+        "Raises `UserError` when a term of the loss is NaN or infinite: its row goes to stopped.csv, nothing is saved."
         broken = self.meter.broken()
         if not self.processes.any(bool(broken), self.device):
             return

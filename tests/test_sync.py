@@ -89,7 +89,8 @@ def test_every_code_cell_that_shows_pictures_has_them(path: Path) -> None:
 def test_a_lesson_has_its_parts(path: Path) -> None:
     "A title first, one module at most, what was shown, and exercises with folded solutions."
     text, code = cells(path, "markdown"), cells(path, "code")
-    first = json.loads(path.read_text())["cells"][0]
+    everything = json.loads(path.read_text())["cells"]
+    first = everything[0]
     assert first["cell_type"] == "markdown" and "".join(first["source"]).startswith("# "), "opens with its title"
     titles = [line for cell in text for line in re.sub(r"```.*?```", "", cell["source"], flags=re.DOTALL).splitlines()
               if re.match(r"#+ ", line)]
@@ -97,7 +98,6 @@ def test_a_lesson_has_its_parts(path: Path) -> None:
     assert any("what was shown" in title.lower() for title in titles)
     assert any("exercise" in title.lower() for title in titles)
     assert sum("#| default_exp" in cell["source"] for cell in code) <= 1
-    everything = json.loads(path.read_text())["cells"]
     exercises = next(i for i, cell in enumerate(everything)
                      if re.search(r"^#+ .*exercise", "".join(cell["source"]), re.MULTILINE | re.IGNORECASE))
     solutions = [cell["metadata"].get("jupyter", {}) for cell in everything[exercises:] if cell["cell_type"] == "code"]
