@@ -24,15 +24,15 @@ def main() -> None:
     parser.add_argument("factor", type=int)
     options = parser.parse_args()
     options.out.mkdir(parents=True)
-    lost = []
+    scores = []
     for name, path in tqdm(photo_files(options.photos)[1].items(), unit="photo"):
         reduced = downsample(crop_to_multiple(read_image(path), options.factor), options.factor)
         target = (options.out / name).with_suffix(".png")
         target.parent.mkdir(parents=True, exist_ok=True)
         save_image(reduced, target)
         measured = crop_to_multiple(reduced)[None]
-        lost.append(psnr(upsample_bicubic(downsample(measured)), measured).item())
-    print(f"{len(lost)} photographs, bicubic enlargement x4 of them: {mean(lost):.2f} dB")
+        scores.append(psnr(upsample_bicubic(downsample(measured)), measured).item())
+    print(f"{len(scores)} photographs, bicubic enlargement x4 of them: {mean(scores):.2f} dB")
 
 
 if __name__ == "__main__":
