@@ -27,7 +27,7 @@ from srgan_nb.trainer import Interrupted, Trainer
 
 TRAINING_PHOTOS = ("coffee", "chelsea", "rocket", "hubble", "hopper")
 HELD_OUT = "astronaut"
-CROP = (50, 160, 120, 130)  # top, left, height, width in HR pixels: what the picture shows enlarged
+CROP = (48, 160, 120, 128)  # top, left, height, width in HR pixels: what the picture shows enlarged
 
 
 def photo_folders(out: Path) -> tuple[Path, Path]:

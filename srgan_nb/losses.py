@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['VGG19_ENDS', 'PixelLoss', 'check_same_shape', 'vgg_layers', 'imagenet_vgg_file', 'find_vgg_weights',
            'random_vgg_state', 'load_vgg_state', 'VGGContentLoss', 'content_loss', 'adversarial_loss',
-           'discriminator_loss', 'frozen', 'PerceptualLoss', 'gradient_norms']
+           'discriminator_loss', 'gradient_penalty', 'frozen', 'PerceptualLoss', 'gradient_norms']
 
 # %% ../nbs/10_content_loss.ipynb #811af1d1
 import os
@@ -141,7 +141,8 @@ def load_vgg_state(layers: nn.Sequential, file: str | Path) -> dict[str, Tensor]
 class VGGContentLoss(nn.Module):
     """The VGG content loss: mean squared difference of VGG19's feature maps of SR and HR, times `scale`.
 
-    `layer`: "VGG22" = relu2_2 or "VGG54" = relu5_4, after the activation; any "VGGij" will do.
+    `layer`: "VGG22" = relu2_2 or "VGG54" = relu5_4, after the activation; any "VGGij" will do, and several joined by
+    "+" ("VGG22+VGG31"), whose mean squared differences are then averaged.
     `weights`: "imagenet" = torchvision's, downloaded once; a path to a VGG19 state dict; None = random ones.
     `scale`: the mean is over all elements, so equation 5 to the letter is channels / 12.75 ** 2: 0.79 for VGG22, 3.15
     for VGG54. Public code that works has 1.0. `pool`: "max", or "avg" for a gradient with less fine grain.
@@ -154,7 +155,9 @@ class VGGContentLoss(nn.Module):
                  pool: str = "max"):
         super().__init__()
         self.layer, self.scale, self.pool = layer, scale, pool
-        self.features = vgg_layers(layer, pool)
+        names = layer.split("+")
+        self.features = vgg_layers(max(names, key=lambda name: VGG19_ENDS.get(name, 99)), pool)  # an unknown one: refused
+        self.ends = [len(vgg_layers(name)) for name in names]
         self.weights_name = "random" if weights is None else Path(weights).name
         state = random_vgg_state(self.features) if weights is None else load_vgg_state(self.features, weights)
         self.features.load_state_dict(state, assign=True)
@@ -162,25 +165,34 @@ class VGGContentLoss(nn.Module):
         self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
         self.requires_grad_(False).eval()
 
-    def feature_maps(self, images: Tensor) -> Tensor:
-        "(N, 3, H, W) in [0, 1] -> (N, C, H', W'): C = 128 at half the size for VGG22, 512 at a sixteenth for VGG54."
-        return self.features((images - self.mean) / self.deviation)
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) in [0, 1] -> for each layer, the shallowest first, (N, C, H', W').
+
+        C = 128 at half the size for VGG22, 512 at a sixteenth for VGG54.
+        """
+        maps, values = [], (images - self.mean) / self.deviation
+        for number, layer in enumerate(self.features, start=1):
+            values = layer(values)
+            if number in self.ends:
+                maps.append(values)
+        return maps
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
         check_same_shape(sr, hr)
         with torch.no_grad():
-            target = self.feature_maps(hr)
-        return self.scale * F.mse_loss(self.feature_maps(sr), target)
+            targets = self.feature_maps(hr)
+        differences = [F.mse_loss(*pair) for pair in zip(self.feature_maps(sr), targets, strict=True)]
+        return self.scale * sum(differences) / len(differences)
 
     def describe(self) -> str:
         "One line for logs and passports: the layer, whose weights, the scale."
-        name = f"relu{self.layer[3]}_{self.layer[4]}"
-        return f"{self.layer} ({name} of VGG19), weights {self.weights_name}, scale {self.scale:g}, {self.pool} pooling"
+        names = " and ".join(f"relu{name[3]}_{name[4]}" for name in self.layer.split("+"))
+        return f"{self.layer} ({names} of VGG19), weights {self.weights_name}, scale {self.scale:g}, {self.pool} pooling"
 
 # %% ../nbs/10_content_loss.ipynb #429d25ee
 def content_loss(name: str = "VGG54", weights: str | Path | None = "imagenet", scale: float = 1.0,
                  pool: str = "max") -> nn.Module:
-    """The content loss by its name: "MSE", "VGG22" or "VGG54" as in the paper's section 3.4, or "L1".
+    """The content loss by its name: "MSE", "VGG22" or "VGG54" as in the paper's section 3.4, "L1", or "VGG22+VGG31".
 
     `weights` and `pool` (see `VGGContentLoss`) are for the VGG losses alone. Call it as loss(sr, hr), images in [0, 1].
     Another name raises `UserError`.
@@ -192,21 +204,38 @@ def content_loss(name: str = "VGG54", weights: str | Path | None = "imagenet", s
     raise UserError(f"no content loss {name!r}: choose MSE, L1, VGG22 or VGG54")
 
 # %% ../nbs/10_content_loss.ipynb #b6bcc3ef
-def adversarial_loss(fake_logits: Tensor) -> Tensor:
+def adversarial_loss(fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
     """The generator's adversarial loss, -log D(G(LR)), from D's logits for SR (any shape); a scalar.
 
-    0 when D takes every SR for a photograph, log 2 when it can't tell. Source: equation 6, mean in place of sum.
+    0 when D takes every SR for a photograph, log 2 when it can't tell. With `real_logits`, D's logits for the HR of
+    the same patches, it is relativistic: each SR is to look more real than its own HR.
+    Source: equation 6, mean in place of sum; Jolicoeur-Martineau 2018 for the relativistic one.
     """
-    return F.softplus(-fake_logits.float()).mean()  # -log sigmoid(z) = log(1 + exp(-z)), safe for any z
+    logits = fake_logits.float() if real_logits is None else fake_logits.float() - real_logits.float()
+    return F.softplus(-logits).mean()  # -log sigmoid(z) = log(1 + exp(-z)), safe for any z
 
 
-def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, relativistic: bool = False) -> Tensor:
     """The discriminator's loss, -log D(HR) - log(1 - D(SR)), from its logits; a scalar.
 
     2 log 2 = 1.386 when D can't tell. Give it the logits of `sr.detach()`: this step must not reach the generator.
-    Source: equation 2, negated: D maximises it there.
+    `relativistic`: each HR is to look more real than its own SR; log 2 = 0.693 when D can't tell.
+    Source: equation 2, negated: D maximises it there; Jolicoeur-Martineau 2018 for the relativistic one.
     """
+    if relativistic:
+        return adversarial_loss(real_logits, fake_logits)  # the same game with the roles exchanged
     return F.softplus(-real_logits.float()).mean() + F.softplus(fake_logits.float()).mean()
+
+# %% ../nbs/10_content_loss.ipynb #5f0c2a11
+def gradient_penalty(discriminator: nn.Module, photos: Tensor) -> Tensor:
+    """Half the squared length of the gradient of D's logit by the photograph, a mean over photographs; a scalar.
+
+    `photos`: (N, 3, H, W) in [0, 1]. Add it, times a weight, to D's loss. D must not be compiled: its gradient is
+    differentiated again. Source: Mescheder et al. 2018, "R1".
+    """
+    photos = photos.detach().requires_grad_()
+    slopes, = torch.autograd.grad(discriminator(photos).sum(), photos, create_graph=True)
+    return slopes.square().sum((1, 2, 3)).mean() / 2
 
 # %% ../nbs/10_content_loss.ipynb #2117ef9c
 @contextmanager
@@ -224,22 +253,27 @@ def frozen(module: nn.Module) -> Iterator[None]:
 class PerceptualLoss(nn.Module):
     """The generator's loss in the adversarial stage: content + adversarial_weight x adversarial.
 
+    `relativistic`: the adversarial term is so (`adversarial_loss`), and the call needs `real_logits` as well.
     Returns the total and its two terms as they enter it, weighted: {"content": ..., "adversarial": ...}, whose sum is
     the total. Divide "adversarial" by `adversarial_weight` for -log D. Source: equation 3, weight 1e-3.
     """
 
-    def __init__(self, content: nn.Module, adversarial_weight: float = 1e-3):
+    def __init__(self, content: nn.Module, adversarial_weight: float = 1e-3, relativistic: bool = False):
         super().__init__()
-        self.content, self.adversarial_weight = content, adversarial_weight
+        self.content, self.adversarial_weight, self.relativistic = content, adversarial_weight, relativistic
 
-    def forward(self, sr: Tensor, hr: Tensor, fake_logits: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, sr: Tensor, hr: Tensor, fake_logits: Tensor,
+                real_logits: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.relativistic != (real_logits is not None):
+            raise ValueError("a relativistic loss needs real_logits, and no other loss takes them")
         content = self.content(sr, hr)
-        adversarial = self.adversarial_weight * adversarial_loss(fake_logits)
+        adversarial = self.adversarial_weight * adversarial_loss(fake_logits, real_logits)
         return content + adversarial, {"content": content, "adversarial": adversarial}
 
     def describe(self) -> str:
         "One line for logs and passports."
-        return f"{self.content.describe()} + {self.adversarial_weight:g} x adversarial"
+        kind = "relativistic adversarial" if self.relativistic else "adversarial"
+        return f"{self.content.describe()} + {self.adversarial_weight:g} x {kind}"
 
 # %% ../nbs/10_content_loss.ipynb #790c366c
 def gradient_norms(terms: Mapping[str, Tensor], parameter: Tensor) -> dict[str, float]:

@@ -171,7 +171,7 @@ def spectrum(image: torch.Tensor) -> torch.Tensor:
     """Power of every frequency in a picture's luma, in dB: (C, H, W) in [0, 1] -> (H, W), frequency 0 in the middle.
 
     The mean is taken off and the borders fade out under a Hann window. White noise of variance v gives
-    10 log10(v) at every frequency, whatever the picture's size, so spectra of LR and HR can be compared.
+    10 log10(v) at every frequency on average, whatever the picture's size, so spectra of LR and HR can be compared.
     """
     values = (luma(image) if image.shape[0] == 3 else image)[0].double()
     window = torch.outer(*(torch.hann_window(length, periodic=False, dtype=torch.float64) for length in values.shape))

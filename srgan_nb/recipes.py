@@ -61,11 +61,13 @@ class NetworkSettings:
 class LossSettings:
     "What the generator is asked to make small."
 
-    content: str = setting("MSE", "content loss", ("MSE", "L1", "VGG22", "VGG54"))
+    content: str = setting("MSE", "content loss", ("MSE", "L1", "VGG22", "VGG54", "VGG22+VGG31"))
     content_weight: float = setting(1.0, "factor of the content loss, which is a mean over all elements")
     vgg_weights: str | None = setting("imagenet", "VGG19: imagenet (downloaded), a state dict's path, or none: random")
     vgg_pool: str = setting("max", "pooling inside VGG19", ("max", "avg"))
     adversarial_weight: float = setting(1e-3, "factor of the adversarial loss (equation 3)")
+    relativistic: bool = setting(False, "judge each SR beside its own HR, in place of alone")
+    gradient_penalty: float = setting(0.0, "factor of the penalty on a steep discriminator (R1); 0: none")
 
 # %% ../nbs/15_recipes.ipynb #4bb303f6
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def check_values(settings: Settings) -> None:
             raise UserError(f"{flag(one.name)} is {value}: it must be above 0")
         if one.name in ("beta1", "beta2", "ema") and not 0 <= value < 1:
             raise UserError(f"{flag(one.name)} is {value}: it must be at least 0 and below 1")
-        if one.name in ("adversarial_weight", "threads") and value < 0:
+        if one.name in ("adversarial_weight", "gradient_penalty", "threads") and value < 0:
             raise UserError(f"{flag(one.name)} is {value}: it must not be negative")
     if settings.scale not in (2, 4, 8):
         raise UserError(f"--scale is {settings.scale}: choose 2, 4 or 8")

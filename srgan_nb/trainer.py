@@ -93,13 +93,18 @@ def wrapped(network: nn.Module, settings: Settings, processes: Processes, device
     "The network as the updates call it: compiled, and sharing gradients and BN statistics, where the recipe says so."
     if settings.synchronize_batch_norm and processes.world > 1:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    return processes.share(torch.compile(network) if settings.compile else network, device)
+    if settings.compile:
+        torch._functorch.config.donated_buffer = False  # `gradient_norms` goes back through one graph several times
+        network = torch.compile(network)
+    return processes.share(network, device)
 
 
 def loss_of(settings: Settings) -> nn.Module:
     "What the generator is to make small: the content loss, in the second stage with the adversarial term."
     loss = content_loss(settings.content, settings.vgg_weights, settings.content_weight, settings.vgg_pool)
-    return PerceptualLoss(loss, settings.adversarial_weight) if settings.stage == "srgan" else loss
+    if settings.stage == "srresnet":
+        return loss
+    return PerceptualLoss(loss, settings.adversarial_weight, settings.relativistic)
 
 # %% ../nbs/17_trainer.ipynb #3780a0f8
 def open_photos(settings: Settings, progress: bool = True) -> tuple[Pack, Pack]:
@@ -311,7 +316,8 @@ class Updating(Watching):
         else:
             probe = models.generator.tail.weight if self.due(self.step + 1)["log_every"] else None
             values = srgan_update(generator, discriminator, models.optimizers["generator"],
-                                  models.optimizers["discriminator"], self.loss, lr, hr, self.precision, probe)
+                                  models.optimizers["discriminator"], self.loss, lr, hr, self.precision, probe,
+                                  settings.gradient_penalty)
         if settings.balanced_shuffle:
             models.generator.balance_()
         if models.average is not None:

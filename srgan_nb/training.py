@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .devices import Precision
-from .losses import PerceptualLoss, discriminator_loss, frozen, gradient_norms
+from .losses import PerceptualLoss, discriminator_loss, frozen, gradient_norms, gradient_penalty
 
 # %% ../nbs/13_training.ipynb #84ce04cd
 def srresnet_update(generator: nn.Module, optimizer: Optimizer, content: nn.Module, lr: Tensor, hr: Tensor,
@@ -28,12 +28,15 @@ def srresnet_update(generator: nn.Module, optimizer: Optimizer, content: nn.Modu
 # %% ../nbs/13_training.ipynb #16223614
 def srgan_update(generator: nn.Module, discriminator: nn.Module, generator_optimizer: Optimizer,
                  discriminator_optimizer: Optimizer, perceptual: PerceptualLoss, lr: Tensor, hr: Tensor,
-                 precision: Precision | None = None, probe: Tensor | None = None) -> dict[str, Tensor]:
+                 precision: Precision | None = None, probe: Tensor | None = None,
+                 penalty: float = 0.0) -> dict[str, Tensor]:
     """One update of the second stage: first the discriminator, then the generator (k = 1, section 3.2).
 
     The generator runs once: its output serves the discriminator's step detached and the generator's step attached.
     Returns detached values for the log: "content" and "adversarial" as they enter the loss, "discriminator", the
-    mean probabilities "real" = D(HR) and "fake" = D(G(LR)) before this update, and "colour" as `srresnet_update`.
+    mean probabilities "real" = D(HR) and "fake" = D(G(LR)) before this update (where the loss is relativistic, of HR
+    being the more real one of its pair, and of SR being it), and "colour" as `srresnet_update`. `penalty`: the weight of
+    `gradient_penalty` in D's step; "discriminator" is without it.
     With `probe`, a parameter of the generator, also "gradient_content" and "gradient_adversarial", how hard each
     term pulls at it.
     """
@@ -41,14 +44,17 @@ def srgan_update(generator: nn.Module, discriminator: nn.Module, generator_optim
     with precision.autocast():
         sr = generator(lr).float()
         real_logits, fake_logits = discriminator(hr), discriminator(sr.detach())
-        judging = discriminator_loss(real_logits, fake_logits)
-    precision.update(judging, discriminator_optimizer)
+        judging = discriminator_loss(real_logits, fake_logits, perceptual.relativistic)
     critic = getattr(discriminator, "module", discriminator)  # without the wrapper that averages D's gradients
+    steepness = penalty * gradient_penalty(getattr(critic, "_orig_mod", critic), hr) if penalty else 0.0
+    precision.update(judging + steepness, discriminator_optimizer)
     with frozen(critic), precision.autocast():
-        loss, terms = perceptual(sr, hr, critic(sr))
+        loss, terms = perceptual(sr, hr, critic(sr), critic(hr) if perceptual.relativistic else None)
     pulls = {} if probe is None else gradient_norms(terms, probe)
     precision.update(loss, generator_optimizer)
     pulls = {f"gradient_{name}": loss.new_tensor(norm) for name, norm in pulls.items()}
+    if perceptual.relativistic:
+        real_logits, fake_logits = real_logits - fake_logits, fake_logits - real_logits
     values = {**terms, **pulls, "discriminator": judging, "real": real_logits.sigmoid().mean(),
               "fake": fake_logits.sigmoid().mean(), "colour": (sr - hr).mean((0, 2, 3))}
     return {name: value.detach().float() for name, value in values.items()}

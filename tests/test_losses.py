@@ -9,7 +9,7 @@ from torch import nn
 
 from srgan_nb.files import UserError
 from srgan_nb.losses import (PerceptualLoss, PixelLoss, VGGContentLoss, adversarial_loss, content_loss,
-                             discriminator_loss, find_vgg_weights, frozen, gradient_norms)
+                             discriminator_loss, find_vgg_weights, frozen, gradient_norms, gradient_penalty)
 
 SHARED = Path(os.environ.get("SRGAN_NB_SHARED", ""), "weights", "vgg19_conv3_1.pth")
 
@@ -224,6 +224,39 @@ def test_perceptual_loss_is_the_sum_of_its_terms():
     torch.testing.assert_close(terms["content"], 12 * nn.functional.mse_loss(sr, hr))
     torch.testing.assert_close(terms["adversarial"], -0.5 * torch.sigmoid(logits).log().mean())
     assert torch.equal(total, terms["content"] + terms["adversarial"])
+
+
+def test_a_relativistic_loss_compares_each_pair_and_asks_for_both_logits():
+    sr, hr, fake, real = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16), torch.randn(2, 1), torch.randn(2, 1)
+    perceptual = PerceptualLoss(content_loss("MSE"), adversarial_weight=0.5, relativistic=True)
+    terms = perceptual(sr, hr, fake, real)[1]
+    torch.testing.assert_close(terms["adversarial"], -0.5 * torch.sigmoid(fake - real).log().mean())
+    torch.testing.assert_close(discriminator_loss(real, fake, relativistic=True), -torch.sigmoid(real - fake).log().mean())
+    for loss, logits in ((perceptual, (fake,)), (PerceptualLoss(content_loss("MSE")), (fake, real))):
+        with pytest.raises(ValueError, match="real_logits"):
+            loss(sr, hr, *logits)
+
+
+def test_gradient_penalty_flattens_the_discriminator_and_leaves_the_photos_alone():
+    torch.manual_seed(0)
+    judge = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(4 * 6 * 6, 1))
+    photos, optimizer = torch.rand(4, 3, 8, 8), torch.optim.SGD(judge.parameters(), lr=0.1)
+    penalties = []
+    for _ in range(20):
+        optimizer.zero_grad()
+        penalties.append(gradient_penalty(judge, photos))
+        penalties[-1].backward()
+        optimizer.step()
+    assert penalties[-1] < 0.5 * penalties[0] and photos.grad is None and not photos.requires_grad
+
+
+def test_several_vgg_layers_are_the_mean_of_each_alone():
+    sr, hr = torch.rand(1, 3, 32, 32, requires_grad=True), torch.rand(1, 3, 32, 32)
+    both, *alone = (content_loss(name, None, scale=2)(sr, hr) for name in ("VGG31+VGG22", "VGG22", "VGG31"))
+    torch.testing.assert_close(both, sum(alone) / 2)
+    assert "relu3_1 and relu2_2" in content_loss("VGG31+VGG22", None).describe()
+    with pytest.raises(UserError, match="VGG99"):
+        content_loss("VGG22+VGG99", None)
 
 
 def test_random_weights_are_always_the_same_and_leave_the_global_generator_alone():

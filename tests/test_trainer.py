@@ -135,6 +135,18 @@ def test_bfloat16_follows_float32(photos, trained, tmp_path):
     assert ends["bfloat16"] == pytest.approx(ends["float32"], rel=0.05)
 
 
+def test_a_steadier_opponent_learns_the_same_when_compiled(photos, trained, tmp_path):
+    ends = {}
+    for compiled in (False, True):
+        settings = run_settings("srgan", photos, trained, tmp_path / str(compiled), steps=4, compile=compiled,
+                                relativistic=True, gradient_penalty=1.0, discriminator_batch_norm=False)
+        Trainer(settings, quiet=True).fit()
+        rows = read_rows(RunFolder(settings.out).table("log"))
+        ends[compiled] = [row[name] for row in rows for name in ("content", "adversarial", "discriminator")]
+        assert all(row["real"] + row["fake"] == pytest.approx(1, abs=1e-4) for row in rows)  # one of each pair wins
+    assert ends[True] == pytest.approx(ends[False], rel=1e-3)
+
+
 def test_validation_by_lpips(shared, photos, trained, tmp_path):
     settings = run_settings("srresnet", photos, trained, tmp_path / "run", steps=4, lpips="squeeze")
     Trainer(settings, quiet=True).fit()
@@ -176,9 +188,12 @@ def flags(settings_changes: dict) -> list[str]:
     return parts
 
 
-@pytest.mark.parametrize("stage", ["srresnet", "srgan"])
-def test_two_processes_equal_one_at_the_same_global_batch(stage, photos, trained, tmp_path):
-    changes = dict(SMALL_GAN, data=str(photos), discriminator_batch_norm=False, steps=6)
+STEADIER = dict(relativistic=True, gradient_penalty=1.0, discriminator_batch_norm=False)
+
+
+@pytest.mark.parametrize("stage, options", [("srresnet", {}), ("srgan", {}), ("srgan", STEADIER)])
+def test_two_processes_equal_one_at_the_same_global_batch(stage, options, photos, trained, tmp_path):
+    changes = {**SMALL_GAN, "data": str(photos), "discriminator_batch_norm": False, "steps": 6, **options}
     if stage == "srgan":
         changes["init"] = str(trained)
     one = [stage, "--preset", "lite", *flags({**changes, "out": tmp_path / "one"})]
