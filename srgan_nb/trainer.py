@@ -93,10 +93,7 @@ def wrapped(network: nn.Module, settings: Settings, processes: Processes, device
     "The network as the updates call it: compiled, and sharing gradients and BN statistics, where the recipe says so."
     if settings.synchronize_batch_norm and processes.world > 1:
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    if settings.compile:
-        torch._functorch.config.donated_buffer = False  # `gradient_norms` goes back through one graph several times
-        network = torch.compile(network)
-    return processes.share(network, device)
+    return processes.share(torch.compile(network) if settings.compile else network, device)
 
 
 def loss_of(settings: Settings) -> nn.Module:
@@ -314,7 +311,8 @@ class Updating(Watching):
         if discriminator is None:
             values = srresnet_update(generator, models.optimizers["generator"], self.loss, lr, hr, self.precision)
         else:
-            probe = models.generator.tail.weight if self.due(self.step + 1)["log_every"] else None
+            probed = self.due(self.step + 1)["log_every"] and not settings.compile  # compiled: one way back only
+            probe = models.generator.tail.weight if probed else None
             values = srgan_update(generator, discriminator, models.optimizers["generator"],
                                   models.optimizers["discriminator"], self.loss, lr, hr, self.precision, probe,
                                   settings.gradient_penalty)

@@ -1,7 +1,8 @@
-"""What each suspect of the fine grid does to a short adversarial training: one row of nbs/ablation.csv a variant.
+"""What one change does to a short adversarial training: one row of nbs/QUESTION.csv a variant.
 
-    python -m tests.benchmarks.ablation RUN --vgg-weights FILE [--steps 400] [--only NAME ...] [--out FOLDER]
+    python -m tests.benchmarks.ablation QUESTION RUN --vgg-weights FILE [--steps 400] [--only NAME ...] [--out FOLDER]
 
+QUESTION is "ablation", the suspects of the fine grid, or "opponents", what makes a steadier game with the discriminator.
 RUN is the folder of a lite SRResNet. Every variant starts from it, sees the same patches and differs from the first in
 what its name says. PSNR-Y, LPIPS (squeeze) and the grid (`srgan_nb.grid`, in squared grey levels, its peak in dB) are
 means over the demo photographs: the benchmarks choose nothing. A variant that has its row is not run again.
@@ -25,10 +26,10 @@ from srgan_nb.recipes import inherited, settings_for
 from srgan_nb.runs import append_row
 from srgan_nb.trainer import Trainer
 
-TABLE = Path(__file__).parents[2] / "nbs" / "ablation.csv"
-BASE = dict(content="VGG22", vgg_pool="max", adversarial_weight=0.01, discriminator_batch_norm=True,
+NBS = Path(__file__).parents[2] / "nbs"
+GRID = dict(content="VGG22", vgg_pool="max", adversarial_weight=0.01, discriminator_batch_norm=True,
             balanced_shuffle=False, patch_size=64, learning_rate=3e-4)
-VARIANTS = {
+SUSPECTS = {
     "all suspects": {},
     "average pooling in VGG": dict(vgg_pool="avg"),
     "no batch normalisation in D": dict(discriminator_batch_norm=False),
@@ -40,6 +41,15 @@ VARIANTS = {
     "the same, adversarial x 3": dict(balanced_shuffle=True, vgg_pool="avg", adversarial_weight=0.03),
     "the same, adversarial x 10": dict(balanced_shuffle=True, vgg_pool="avg", adversarial_weight=0.1),
 }
+GAME = dict(content="VGG22", adversarial_weight=0.1, ema=0.99)
+STEADIER = dict(relativistic=True, gradient_penalty=1.0, discriminator_batch_norm=False)
+OPPONENTS = {
+    "the paper's opponent": {},
+    "relativistic, gradient penalty": STEADIER,
+    "content VGG22+VGG31": dict(content="VGG22+VGG31"),
+    "all three": dict(STEADIER, content="VGG22+VGG31"),
+}
+QUESTIONS = {"ablation": (GRID, SUSPECTS), "opponents": (GAME, OPPONENTS)}
 
 
 @torch.inference_mode()
@@ -68,31 +78,38 @@ def draw_sky(runs: dict[str, Path], path: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("question", choices=QUESTIONS)
     parser.add_argument("run", type=Path)
     parser.add_argument("--vgg-weights", required=True)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--precision", default="float32")
-    parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="some variants in place of all")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
     options = parser.parse_args()
-    known = {row["variant"] for row in csv.DictReader(open(TABLE))} if TABLE.exists() else set()
+    base, variants = QUESTIONS[options.question]
+    table = NBS / f"{options.question}.csv"
+    known = {row["variant"] for row in csv.DictReader(open(table))} if table.exists() else set()
     if "start: SRResNet" not in known:
-        append_row(TABLE, {"variant": "start: SRResNet", "steps": 0, **scored(options.run)})
-    folders = {name: options.out / name.replace(" ", "-") for name in VARIANTS}
-    for name in options.only:
+        append_row(table, {"variant": "start: SRResNet", "steps": 0, **scored(options.run)})
+    folders = {name: options.out / name.replace(" ", "-") for name in variants}
+    for name in options.only or variants:
         if name in known:
             continue
         out, start = folders[name], time.perf_counter()
         start_settings = {**inherited(str(options.run)), "init": str(options.run), "out": str(out)}
         start_settings.pop("preset")
-        settings = settings_for("srgan", "lite", **start_settings, **{**BASE, **VARIANTS[name]}, steps=options.steps,
+        settings = settings_for("srgan", "lite", **start_settings, **{**base, **variants[name]}, steps=options.steps,
                                 vgg_weights=options.vgg_weights, precision=options.precision,
+                                compile=options.compile, threads=options.threads,
                                 validate_every=options.steps, checkpoint_every=options.steps)
         Trainer(settings, quiet=True).fit()
-        append_row(TABLE, {"variant": name, "steps": options.steps, **scored(out)})
+        append_row(table, {"variant": name, "steps": options.steps, **scored(out)})
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
-    draw_sky({name: folders[name] for name in ("all suspects", "balanced filters")}, TABLE.parent / "images/grid.png")
-    print(TABLE.read_text())
+    if options.question == "ablation":
+        draw_sky({name: folders[name] for name in ("all suspects", "balanced filters")}, NBS / "images/grid.png")
+    print(table.read_text())
     return 0
 
 
