@@ -57,7 +57,8 @@ def _paper_row(generator: Generator) -> str | None:
     """The row of the paper's tables that a trained generator reproduces, by its passport's recipe: "SRGAN-VGG22"."""
     recipe = getattr(generator, "passport", {}).get("recipe", {})
     stage = {"srresnet": "SRResNet", "srgan": "SRGAN"}.get(recipe.get("stage"))
-    return f"{stage}-{recipe['content'].replace('L1', 'MSE')}" if stage and "content" in recipe else None
+    content = recipe.get("content", "").replace("L1", "MSE").split("+")[0]  # of several VGG layers, the first
+    return f"{stage}-{content}" if stage and content else None
 
 # %% ../nbs/22_evaluation.ipynb #65324cce
 def score(sr: Tensor, hr: Tensor, lpips_net: str | None = None) -> dict:

@@ -124,7 +124,7 @@ def _draw_curves(curves: dict, xlabel: str = "step", ylabel: str = "", title: st
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        if lines:
+        if lines and (axes is grid[0, 0] or list(lines) != list(next(iter(panels.values())))):  # one for equal names
             axes.legend(framealpha=0.8, edgecolor="none")
     figure.suptitle(title, fontsize=12) if title else None
     return figure
