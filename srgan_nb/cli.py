@@ -54,7 +54,7 @@ def usual_value(name: str) -> str:
 
     first, second, lite = said("srresnet", "paper"), said("srgan", "paper"), said("srresnet", "lite")
     recipe = {one.name for group in (NetworkSettings, LossSettings, OptimizationSettings) for one in fields(group)}
-    not_stated = {"content_weight", "beta2", "ema", "augment", "seed"}
+    not_stated = {"content_weight", "beta2", "ema", "augment", "recolour", "seed"}
     if name in {"scale"} | recipe - not_stated:
         return f" (paper: {first})" if first == second else f" (paper: {first}, for srgan {second})"
     return "" if not first else f" (default: {first})" if first == lite else f" (default: {first}, in lite {lite})"

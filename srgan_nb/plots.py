@@ -115,6 +115,7 @@ def _draw_curves(curves: dict, xlabel: str = "step", ylabel: str = "", title: st
 
     nested = any(isinstance(curve, dict) for curve in curves.values())
     panels = curves if nested else {ylabel: curves}
+    first = next(iter(panels.values()))
     figure, grid = plt.subplots(1, len(panels), squeeze=False, figsize=(9, 3.2), layout="constrained",
                                 facecolor="white")
     for axes, (label, lines) in zip(grid[0], panels.items(), strict=True):
@@ -124,7 +125,7 @@ def _draw_curves(curves: dict, xlabel: str = "step", ylabel: str = "", title: st
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-        if lines and (axes is grid[0, 0] or list(lines) != list(next(iter(panels.values())))):  # one for equal names
+        if lines and (lines is first or list(lines) != list(first)):  # panels of the same names share one legend
             axes.legend(framealpha=0.8, edgecolor="none")
     figure.suptitle(title, fontsize=12) if title else None
     return figure

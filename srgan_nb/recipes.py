@@ -87,6 +87,7 @@ class OptimizationSettings:
     ema: float = setting(0.0, "decay of a moving average of the generator's weights, such as 0.999; 0: none")
     balanced_shuffle: bool = setting(False, "keep the sums of the filters behind a pixel shuffle equal: no grid")
     augment: bool = setting(True, "flips and quarter turns of the patches")
+    recolour: bool = setting(False, "other orders of the patches' colours, and negatives: for few photos")
     seed: int = setting(0, "seed of the first weights and of the patches")
 
 # %% ../nbs/15_recipes.ipynb #3a0ac305

@@ -425,7 +425,7 @@ class Trainer(Running):
             lpips_network(settings.lpips)  # where it can't be had, that is said now and not at the first validation
         self.photos, self.validation_photos = open_photos(settings, progress=not self.quiet)
         self.sampler = PatchSampler(self.photos, settings.patch_size, settings.batch_size, settings.seed,
-                                    settings.augment)
+                                    settings.augment, settings.recolour)
         self.step, self.seconds, self.best, self.latest, self.meter = 0, 0.0, None, None, Meter()
         if state is not None:
             self.restore(state)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from srgan_nb.bicubic import downsample
-from srgan_nb.data import Batches, Pack, PatchSampler, as_float, choose, lay, pack_photos
+from srgan_nb.data import ORDERS, Batches, Pack, PatchSampler, as_float, choose, lay, pack_photos
 from srgan_nb.files import UserError
 
 
@@ -113,7 +113,26 @@ def test_the_choice_stays_the_same_in_later_versions():
     assert [tuple(choice) for choice in choose([(50, 60)] * 9, 24, 4, seed=7, step=123456)] == GOLDEN
 
 
-GOLDEN = [(1, 10, 4, 4), (4, 23, 24, 1), (7, 20, 26, 2), (0, 11, 14, 3)]
+GOLDEN = [(1, 10, 4, 4, 2), (4, 23, 24, 1, 6), (7, 20, 26, 2, 11), (0, 11, 14, 3, 11)]
+
+
+def test_other_colours_reduce_alike(make_pack):
+    """LR and HR of a recoloured patch still fit, it is the same patch, and all twelve ways come."""
+    pack = make_pack([(64, 72)] * 3, smooth=True)
+    plain, dyed = (PatchSampler(pack, 48, 12, augment=False, recolour=recolour) for recolour in (False, True))
+    made = PatchSampler(pack, 48, 12, augment=False, recolour=True, degrade=downsample)
+    seen = set()
+    for step in range(20):
+        (lr, hr), (as_taken_lr, as_taken_hr) = dyed.batch(step), plain.batch(step)
+        for k, choice in enumerate(choose(dyed.sizes, 12, 12, 0, step)):
+            order = ORDERS[choice.colours // 2]
+            for seen_colours, taken in ((lr[k], as_taken_lr[k]), (hr[k], as_taken_hr[k])):
+                expected = taken[list(order)]
+                assert torch.equal(seen_colours, 255 - expected if choice.colours % 2 else expected)
+            seen.add(choice.colours)
+        made_lr, made_hr = made.batch(step)
+        assert torch.equal(made_hr, hr) and (made_lr.int() - lr.int()).abs().max() <= 1  # of a negative's half
+    assert seen == set(range(12))
 
 
 @pytest.mark.parametrize("world", [1, 2, 4, 8])

@@ -135,11 +135,14 @@ def test_bfloat16_follows_float32(photos, trained, tmp_path):
     assert ends["bfloat16"] == pytest.approx(ends["float32"], rel=0.05)
 
 
+STEADIER = dict(relativistic=True, gradient_penalty=1.0, discriminator_batch_norm=False)
+
+
 def test_a_steadier_opponent_learns_the_same_when_compiled(photos, trained, tmp_path):
     ends = {}
     for compiled in (False, True):
         settings = run_settings("srgan", photos, trained, tmp_path / str(compiled), steps=4, compile=compiled,
-                                relativistic=True, gradient_penalty=1.0, discriminator_batch_norm=False)
+                                **STEADIER)
         Trainer(settings, quiet=True).fit()
         rows = read_rows(RunFolder(settings.out).table("log"))
         ends[compiled] = [row[name] for row in rows for name in ("content", "adversarial", "discriminator")]
@@ -186,9 +189,6 @@ def flags(settings_changes: dict) -> list[str]:
         flag = "--" + name.replace("_", "-")
         parts += [flag if value else flag.replace("--", "--no-")] if isinstance(value, bool) else [flag, str(value)]
     return parts
-
-
-STEADIER = dict(relativistic=True, gradient_penalty=1.0, discriminator_batch_norm=False)
 
 
 @pytest.mark.parametrize("stage, options", [("srresnet", {}), ("srgan", {}), ("srgan", STEADIER)])

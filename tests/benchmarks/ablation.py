@@ -89,6 +89,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
     options = parser.parse_args()
     base, variants = QUESTIONS[options.question]
+    if unknown := set(options.only or ()) - set(variants):
+        parser.error(f"no such variant: {', '.join(sorted(unknown))}; choose from {', '.join(variants)}")
     table = NBS / f"{options.question}.csv"
     known = {row["variant"] for row in csv.DictReader(open(table))} if table.exists() else set()
     if "start: SRResNet" not in known:

@@ -1,8 +1,9 @@
-"""Speed and memory of upscaling: `python tests/benchmarks/upscaling.py [speed] [memory] [--preset lite|paper]`.
+"""Speed and memory of upscaling: `python tests/benchmarks/upscaling.py [speed] [memory] [gpu] [--preset lite|paper]`.
 
 speed:  256x256 LR pixels, the plain way (evaluation mode, no_grad, NCHW, whole picture) against FastGenerator, in turn.
 memory: 1500x1000 LR pixels (24 megapixels out) by `upscale(..., max_memory="1GB")` in a fresh process: the peak of its
         resident memory above what it had after importing, and the time against the whole picture at once.
+gpu:    the same picture from file to file's bytes on the CPU, on CUDA in float32 and in half precision.
 Prints what it measures; the limits it is held to stand beside. Memory is read from /proc: Linux only.
 """
 
@@ -11,10 +12,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import torch
+from PIL import Image
 
 from srgan_nb.generator import Generator
 from srgan_nb.tiles import FastGenerator
+from srgan_nb.upscaling import Upscaler
 
 PIECE = """
 import sys, time
@@ -96,9 +100,23 @@ def memory(preset: str, width: int = 1500, height: int = 1000, limit: str = "1GB
               flush=True)
 
 
+def gpu(preset: str, width: int, height: int, rounds: int = 3) -> None:
+    "Prints the seconds of one enlargement by device and precision, each the best of some rounds after a first one."
+    generator = randomised(preset)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    for device, half in (("cpu", False), ("cuda", False), ("cuda", True)):
+        upscaler, times = Upscaler(generator, device=device, half=half), []
+        for _ in range(rounds + 1 if device == "cuda" else 1):
+            began = time.perf_counter()
+            upscaler(picture)
+            times.append(time.perf_counter() - began)
+        print(f"{preset} {width}x{height} on {device}{', half' if half else ''}: {min(times[1:] or times):.2f} s",
+              flush=True)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["speed", "memory"], default=["speed", "memory"])
+    parser.add_argument("what", nargs="*", choices=["speed", "memory", "gpu"], default=["speed", "memory"])
     parser.add_argument("--preset", choices=["lite", "paper"], nargs="*", default=["lite", "paper"])
     parser.add_argument("--size", type=int, nargs=2, default=(1500, 1000), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--limit", default="1GB")
@@ -109,3 +127,5 @@ if __name__ == "__main__":
             speed(preset)
         if "memory" in chosen.what:
             memory(preset, *chosen.size, chosen.limit, not chosen.no_whole)
+        if "gpu" in chosen.what:
+            gpu(preset, *chosen.size)
