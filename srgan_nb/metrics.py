@@ -64,7 +64,7 @@ def scored_pixels(images: Tensor, protocol: Protocol = PAPER, grey: bool = False
         if protocol.colour != "rgb":
             x = luma(x / 255) * 255
             x = _full_range(x) if protocol.colour == "y_full" else x
-            x = x.round() if protocol.round_luma else x
+            x = (x + 1e-9).round() if protocol.round_luma else x  # a half goes up, whatever the device's last bit
     return x[..., border : height - border, border : width - border]
 
 

@@ -246,6 +246,19 @@ def test_the_decoder_finds_each_protocol_by_the_score_it_gives():
 
 # devices
 
+@pytest.mark.parametrize("colour, unit", [("y", 255_000), ("y_full", 219_000)])
+def test_luma_that_is_exactly_a_half_is_rounded_up(colour, unit):
+    """As MATLAB rounds, in exact arithmetic: else a device that adds in another order gets another score."""
+    r, g, b = torch.meshgrid(*[torch.arange(256)] * 3, indexing="ij")
+    thousandths = 65_481 * r + 128_553 * g + 24_966 * b
+    halves = torch.stack([r, g, b], dim=-1)[thousandths % unit == unit // 2].T  # (3, count)
+    assert halves.shape[1] > 20
+    expected = (65_481 * halves[0] + 128_553 * halves[1] + 24_966 * halves[2] + unit // 2) // unit
+    protocol = replace(PAPER, colour=colour, round_luma=True, border=0)
+    scored = scored_pixels(halves[:, None].double() / 255, protocol)[0, 0]
+    assert torch.equal(scored, expected.double() + (16 if colour == "y" else 0))
+
+
 @pytest.mark.cuda
 def test_cuda_gives_the_cpus_scores(shared):
     sr, hr = pair(64, 64)
