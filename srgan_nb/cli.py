@@ -111,9 +111,11 @@ def train(arguments: Sequence[str] | None = None) -> int:
         trainer.fit()
     except Interrupted as stop:
         print(stop, file=sys.stderr)
+        trainer.processes.leave()
         return 128 + stop.signal
     if trainer.processes.first:
         print(f"done: {trainer.run.folder / 'generator.safetensors'}, with its log beside it")
+    trainer.processes.leave()
     return 0
 
 

@@ -59,10 +59,10 @@ def train_both_stages(out: Path, steps: int) -> None:
     stage_trainer(settings_for("srresnet", "lite", out=str(out / "srresnet"), **first)).fit()
 
     vgg, adversarial_steps = find_vgg_weights(), max(1, steps // 4)
-    content = dict(content="VGG22", vgg_weights=str(vgg)) if vgg else dict(content="MSE")
+    content = dict(vgg_weights=str(vgg)) if vgg else dict(content="MSE")
     print(f"\nStage 2 of 2: SRGAN, a discriminator joins in, {counted(adversarial_steps, 'step')}", flush=True)
     if not vgg:
-        print("The content loss is MSE, since no VGG19 weights are here; name their file in SRGAN_NB_VGG to have VGG22")
+        print("The content loss is MSE, since no VGG19 weights are here; name their file in SRGAN_NB_VGG to have features")
     second = dict(shared, steps=adversarial_steps, validate_every=max(1, adversarial_steps // 4),
                   checkpoint_every=max(1, adversarial_steps // 8))
     stage_trainer(settings_for("srgan", "lite", out=str(out / "srgan"), init=str(out / "srresnet"),

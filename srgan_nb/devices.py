@@ -5,6 +5,7 @@ __all__ = ['choose_device', 'Precision', 'keep_freed_memory', 'speed_up', 'Proce
 
 # %% ../nbs/26_scaling_up.ipynb #4db12d99
 import ctypes
+import gc
 import os
 import platform
 from contextlib import AbstractContextManager
@@ -131,6 +132,16 @@ class Processes:
         "Returns when every process has come here."
         if self.world > 1:
             distributed.barrier()
+
+    def leave(self) -> None:
+        """Ends the exchange, as the last thing a program does.
+
+        gloo's threads must end before Python does, or now and then one aborts the process. They end with the group,
+        which the cycles that DDP leaves behind keep alive: so these are collected first.
+        """
+        if self.world > 1:
+            gc.collect()
+            distributed.destroy_process_group()
 
 # %% ../nbs/26_scaling_up.ipynb #8ba16597
 def join_processes(device: torch.device) -> Processes:

@@ -142,9 +142,10 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("srresnet", "paper"): dict(GENERATOR_PRESETS["paper"]),
     ("srgan", "paper"): dict(GENERATOR_PRESETS["paper"], content="VGG54", steps=200_000, schedule="step"),
     ("srresnet", "lite"): dict(LITE, content="L1", optimizer="muon", learning_rate=2e-3, steps=3_000),
-    ("srgan", "lite"): dict(LITE, content="VGG22", adversarial_weight=0.03, balanced_shuffle=True, steps=2_000,
-                            batch_size=8, patch_size=64, learning_rate=3e-4, discriminator_channels=32,
-                            discriminator_dense=256),
+    ("srgan", "lite"): dict(LITE, content="VGG22+VGG31", adversarial_weight=0.1, relativistic=True,
+                            gradient_penalty=1.0, balanced_shuffle=True, steps=1_200, batch_size=8, patch_size=64,
+                            learning_rate=3e-4, ema=0.99, discriminator_channels=32, discriminator_dense=256,
+                            discriminator_batch_norm=False),
 }
 
 # %% ../nbs/15_recipes.ipynb #136e6538

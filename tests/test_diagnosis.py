@@ -17,8 +17,9 @@ def names(run) -> set[str]:
 
 def broken_run(photos, trained, out, break_it=lambda trainer: None, stage="srgan", **changes) -> set[str]:
     "Trains a small run after `break_it` has put its hands on the trainer; returns what is found."
+    plain = dict(relativistic=False, gradient_penalty=0.0, discriminator_batch_norm=True) if stage == "srgan" else {}
     settings = run_settings(stage, photos, trained, out, **{"steps": 40, "validate_every": 40, "checkpoint_every": 40,
-                                                            **changes})
+                                                            **plain, **changes})
     trainer = Trainer(settings, quiet=True)
     break_it(trainer)
     trainer.fit()

@@ -27,8 +27,9 @@ from srgan_nb.runs import append_row
 from srgan_nb.trainer import Trainer
 
 NBS = Path(__file__).parents[2] / "nbs"
-GRID = dict(content="VGG22", vgg_pool="max", adversarial_weight=0.01, discriminator_batch_norm=True,
-            balanced_shuffle=False, patch_size=64, learning_rate=3e-4)
+PLAIN = dict(content="VGG22", relativistic=False, gradient_penalty=0.0, discriminator_batch_norm=True)
+GRID = dict(PLAIN, vgg_pool="max", adversarial_weight=0.01, ema=0.0, balanced_shuffle=False, patch_size=64,
+            learning_rate=3e-4)
 SUSPECTS = {
     "all suspects": {},
     "average pooling in VGG": dict(vgg_pool="avg"),
@@ -41,7 +42,7 @@ SUSPECTS = {
     "the same, adversarial x 3": dict(balanced_shuffle=True, vgg_pool="avg", adversarial_weight=0.03),
     "the same, adversarial x 10": dict(balanced_shuffle=True, vgg_pool="avg", adversarial_weight=0.1),
 }
-GAME = dict(content="VGG22", adversarial_weight=0.1, ema=0.99)
+GAME = dict(PLAIN, adversarial_weight=0.1, ema=0.99)
 STEADIER = dict(relativistic=True, gradient_penalty=1.0, discriminator_batch_norm=False)
 OPPONENTS = {
     "the paper's opponent": {},
