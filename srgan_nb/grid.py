@@ -31,8 +31,8 @@ def flat_patches(picture: Tensor, original: Tensor, size: int = 32, share: float
 def flat_grid(picture: Tensor, original: Tensor, period: int = 4) -> tuple[float, float]:
     """Grid energy on the flat areas of a picture and of its original, in grey levels squared (`grid_energy`).
 
-    For enlargements by 4, period 4 finds the grids of period 2 too. Below 1/12 the grid holds less energy than the
-    rounding of a picture to 8 bits adds.
+    For enlargements by 4, period 4 finds the grids of period 2 too. Below 1/12 a grid holds less energy than the
+    whole error of rounding a picture to 8 bits.
     """
     return tuple(grid_energy(flat_patches(one, original), period).mean().item() for one in (picture, original))
 

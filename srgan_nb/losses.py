@@ -192,7 +192,7 @@ class VGGContentLoss(nn.Module):
 # %% ../nbs/10_content_loss.ipynb #429d25ee
 def content_loss(name: str = "VGG54", weights: str | Path | None = "imagenet", scale: float = 1.0,
                  pool: str = "max") -> nn.Module:
-    """The content loss by its name: "MSE", "VGG22" or "VGG54" as in the paper's section 3.4, "L1", or "VGG22+VGG31".
+    """The content loss by its name: "MSE", "VGG22" or "VGG54" as in the paper's section 3.4; "L1", "VGG31", "VGG22+VGG31".
 
     `weights` and `pool` (see `VGGContentLoss`) are for the VGG losses alone. Call it as loss(sr, hr), images in [0, 1].
     Another name raises `UserError`.

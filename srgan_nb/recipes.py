@@ -61,7 +61,7 @@ class NetworkSettings:
 class LossSettings:
     "What the generator is asked to make small."
 
-    content: str = setting("MSE", "content loss", ("MSE", "L1", "VGG22", "VGG54", "VGG22+VGG31"))
+    content: str = setting("MSE", "content loss", ("MSE", "L1", "VGG22", "VGG54", "VGG31", "VGG22+VGG31"))
     content_weight: float = setting(1.0, "factor of the content loss, which is a mean over all elements")
     vgg_weights: str | None = setting("imagenet", "VGG19: imagenet (downloaded), a state dict's path, or none: random")
     vgg_pool: str = setting("max", "pooling inside VGG19", ("max", "avg"))

@@ -5,6 +5,7 @@ __all__ = ['Bicubic', 'fast_form', 'bytes_of', 'Upscaler', 'enlarge_tensor', 'en
            'before_after', 'upscale_widget']
 
 # %% ../nbs/19_upscaling.ipynb #fea02d52
+import math
 from base64 import b64decode
 from functools import partial
 from io import BytesIO
@@ -101,7 +102,7 @@ class Upscaler:
         before, after = pixels.nbytes, pixels.nbytes * self.scale**2
         least = before + 3 * after + 60e6  # 60 MB: weights, and what kernels set up once
         if self.max_memory < least:
-            raise UserError(f"the picture itself takes {least / 1e6:,.0f} MB when enlarged, more than the "
+            raise UserError(f"enlarging this picture takes {math.ceil(least / 1e6):,} MB at least, more than the "
                             f"{self.max_memory / 1e6:,.0f} MB allowed: allow more")
         return self.max_memory - before - after - 60e6
 

@@ -47,7 +47,7 @@ def test_a_grid_is_found_in_every_phase(period: int, phase: int) -> None:
 
 @torch.inference_mode()
 def test_the_shipped_srgan_leaves_no_grid_and_no_tint() -> None:
-    "On flat areas no more grid than each photograph has or rounding adds; mean colours of the set within a grey level."
+    "On flat areas no more grid than each photograph has or rounding errs; mean colours of the set within a grey level."
     generator, tints = load_generator("srgan"), []
     for name in DEMO_PHOTOS:
         hr = crop_to_multiple(read_image(demo_photo(name)), 4)

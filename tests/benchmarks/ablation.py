@@ -48,7 +48,7 @@ OPPONENTS = {
     "the paper's opponent": {},
     "relativistic, gradient penalty": STEADIER,
     "content VGG22+VGG31": dict(content="VGG22+VGG31"),
-    "all three": dict(STEADIER, content="VGG22+VGG31"),
+    "both": dict(STEADIER, content="VGG22+VGG31"),
 }
 QUESTIONS = {"ablation": (GRID, SUSPECTS), "opponents": (GAME, OPPONENTS)}
 

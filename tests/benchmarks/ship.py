@@ -1,8 +1,9 @@
 """Scores a run's generator on the benchmark sets and writes it into the package, with these figures in its passport.
 
-    python -m tests.benchmarks.ship RUN NAME [--best] [--after RUN:STEP ...] [--licence TEXT] [--note TEXT]
+    python -m tests.benchmarks.ship RUN NAME [--best] [--mean RUN ...] [--after RUN:STEP ...] [--licence TEXT] [--note TEXT]
 
-RUN is a run's folder, NAME srresnet or srgan. The weights go in half precision where that costs under 0.01 dB on
+RUN is a run's folder, NAME srresnet or srgan. With --mean the weights are the mean over several runs from one start,
+which scores higher than each of them; what the passport tells of a recipe is then the first run's. The weights go in half precision where that costs under 0.01 dB on
 Set5, else in single. Ship the SRResNet first: the SRGAN's passport says what lies between the two. The run's curves
 go beside them, as a reference for what a healthy run looks like.
 """
@@ -19,7 +20,7 @@ from srgan_nb.benchmarks import find_dataset, find_pairs, read_pair
 from srgan_nb.checkpoints import SHIPPED, load_generator, save_generator
 from srgan_nb.evaluation import evaluate
 from srgan_nb.generator import Generator
-from srgan_nb.perception import perception_distortion
+from srgan_nb.perception import interpolate_generators, perception_distortion
 
 SETS = ("Set5", "Set14", "BSD100")
 LICENCE = "trained on CC0, public-domain and CC BY-SA 4.0 photographs (51 and 122); weights under Apache 2.0"
@@ -38,6 +39,17 @@ def rounded_scores(path: Path) -> dict[str, dict[str, float]]:
         shift = 255 * torch.stack(shifts).mean(0).abs().max().item()
         found[name] = {metric: round(value, 4) for metric, value in {**result.mean, "colour_shift": shift}.items()}
     return found
+
+
+def mean_generator(paths: list[Path]) -> Generator:
+    "The mean of the weights in several files, with the passport of the first and the number of files in it."
+    mean = load_generator(paths[0])
+    passport = mean.passport
+    for count, path in enumerate(paths[1:], start=2):
+        mean = interpolate_generators(mean, load_generator(path), 1 / count)
+    mean.passport = {name: value for name, value in passport.items() if name != "validation_psnr_y"}
+    mean.passport["mean_of_runs"] = len(paths)
+    return mean
 
 
 def road_from_srresnet(generator: Generator) -> list[dict[str, float]]:
@@ -63,14 +75,18 @@ def main() -> int:
     parser.add_argument("run", type=Path)
     parser.add_argument("name", choices=("srresnet", "srgan"))
     parser.add_argument("--best", action="store_true", help="the weights of the best validation, not of the last step")
+    parser.add_argument("--mean", nargs="*", default=[], type=Path, metavar="RUN", help="more runs to average with RUN")
     parser.add_argument("--after", nargs="*", default=[], metavar="RUN:STEP",
                         help="earlier runs of this stage, up to the step that the next one started from")
     parser.add_argument("--licence", default=LICENCE)
     parser.add_argument("--note", help="what the recipe does not tell, such as settings that changed on the way")
     options = parser.parse_args()
-    weights = options.run / ("best.safetensors" if options.best else "generator.safetensors")
-    generator = load_generator(weights)
-    half = Path(tempfile.mkdtemp()) / "half.safetensors"
+    file = "best.safetensors" if options.best else "generator.safetensors"
+    weights, half = (Path(tempfile.mkdtemp()) / name for name in ("weights.safetensors", "half.safetensors"))
+    generator = load_generator(options.run / file)
+    if options.mean:
+        generator = mean_generator([run / file for run in (options.run, *options.mean)])
+    save_generator(generator, weights)
     save_generator(generator, half, dtype=torch.float16)
     cost = (evaluate("Set5", str(weights), progress=False).mean["psnr_y"]
             - evaluate("Set5", str(half), progress=False).mean["psnr_y"])
