@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from srgan_nb.checkpoints import SHIPPED, load_generator, read_passport
+from srgan_nb.checkpoints import SHIPPED, load_generator, read_passport, save_generator
 from srgan_nb.diagnosis import find_colour_drift, find_drowned_term, find_high_learning_rate, find_unfair_game
 from srgan_nb.evaluation import evaluate
+from srgan_nb.generator import Generator
 from srgan_nb.images import DEMO_PHOTOS, demo_photo, luma, read_image
 from srgan_nb.runs import read_rows
 from srgan_nb.trainer import Trainer
+from tests.benchmarks.ship import mean_generator
 from tests.conftest import ROOT
 from tests.small_runs import run_settings
 
@@ -100,3 +102,15 @@ def test_no_training_photo_is_in_a_benchmark_or_a_demo_photo(shared: Path) -> No
 
 def test_loading_a_shipped_generator_needs_no_more_than_its_name() -> None:
     assert load_generator("srgan").settings == load_generator("srresnet").settings
+
+
+def test_the_mean_of_runs_is_the_mean_of_their_weights(tmp_path: Path) -> None:
+    "And it keeps the first one's recipe, but not its validation score, which is not the mean's."
+    paths = [tmp_path / f"{seed}.safetensors" for seed in range(3)]
+    for seed, path in enumerate(paths):
+        torch.manual_seed(seed)
+        save_generator(Generator(channels=4, blocks=1), path, {"step": seed, "validation_psnr_y": 30.0})
+    tails = [load_generator(path).tail.weight for path in paths]
+    mean = mean_generator(paths)
+    assert torch.allclose(mean.tail.weight, torch.stack(tails).mean(0), atol=1e-6)
+    assert mean.passport == {"step": 0, "mean_of_runs": 3}

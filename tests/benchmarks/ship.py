@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.ship RUN NAME [--best] [--mean RUN ...] [--after RUN:STEP ...] [--licence TEXT] [--note TEXT]
 
-RUN is a run's folder, NAME srresnet or srgan. With --mean the weights are the mean over several runs from one start,
-which scores higher than each of them; what the passport tells of a recipe is then the first run's. The weights go in half precision where that costs under 0.01 dB on
-Set5, else in single. Ship the SRResNet first: the SRGAN's passport says what lies between the two. The run's curves
+RUN is a run's folder, NAME srresnet or srgan. With --mean the weights are the mean over several runs with a common past;
+what the passport tells of the recipe is then the first one's. They go in half precision where that costs under 0.01 dB
+on Set5, else in single. Ship the SRResNet first: the SRGAN's passport says what lies between the two. The run's curves
 go beside them, as a reference for what a healthy run looks like.
 """
 
