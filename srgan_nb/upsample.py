@@ -94,8 +94,8 @@ def grid_energy(images: Tensor, period: int) -> Tensor:
 def balance_(convolution: nn.Conv2d, factor: int = 2) -> nn.Conv2d:
     """Gives the filters of each group behind a pixel shuffle equal sums and one bias, in place: no grid on flat areas.
 
-    `convolution` has C*r*r filters, r is `factor`; what they share with none of their group stays. The new weights
-    are the nearest that have the property, so a second call changes nothing. Returns `convolution`; raises UserError
+    `convolution` has C*r*r filters, r is `factor`; only the mean of each kernel moves, to its group's mean. The new
+    weights are the nearest that have the property, so a second call changes nothing. Returns `convolution`; raises UserError
     where r*r does not divide its filters. ICNR's condition, asked of the kernels' sums alone; this project's own.
     """
     if convolution.out_channels % factor**2:
