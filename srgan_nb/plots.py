@@ -126,7 +126,8 @@ def _draw_curves(curves: dict, xlabel: str = "step", ylabel: str = "", title: st
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         if lines and (lines is first or list(lines) != list(first)):  # panels of the same names share one legend
-            axes.legend(framealpha=0.8, edgecolor="none")
+            beside = {} if nested else dict(loc="center left", bbox_to_anchor=(1, 0.5))  # never over a curve
+            axes.legend(framealpha=0.8, edgecolor="none", **beside)
     figure.suptitle(title, fontsize=12) if title else None
     return figure
 
