@@ -77,6 +77,15 @@ def test_outputs_are_fit_to_read(path: Path) -> None:
 
 
 @each_notebook
+def test_printed_lines_fit(path: Path) -> None:
+    "A window 900 pixels wide shows 91 characters; JupyterLab breaks longer lines in the middle of a word."
+    printed = [line for cell in cells(path, "code") for output in cell["outputs"]
+               for line in "".join(output.get("text", output.get("data", {}).get("text/plain", ""))).splitlines()
+               if not {"text/markdown", "text/html"} & set(output.get("data", {}))]
+    assert not [line for line in printed if len(line) > 91]
+
+
+@each_notebook
 def test_every_code_cell_that_shows_pictures_has_them(path: Path) -> None:
     "A notebook is committed as it was run: whoever only reads it sees what the cells show."
     source = "\n".join(cell["source"] for cell in cells(path, "code") if "#| eval: false" not in cell["source"])
@@ -100,9 +109,12 @@ def test_a_lesson_has_its_parts(path: Path) -> None:
     assert sum("#| default_exp" in cell["source"] for cell in code) <= 1
     exercises = next(i for i, cell in enumerate(everything)
                      if re.search(r"^#+ .*exercise", "".join(cell["source"]), re.MULTILINE | re.IGNORECASE))
-    solutions = [cell["metadata"].get("jupyter", {}) for cell in everything[exercises:] if cell["cell_type"] == "code"]
-    assert solutions and all(folded == {"source_hidden": True, "outputs_hidden": True} for folded in solutions), \
+    folded = [cell for cell in everything[exercises:] if cell["cell_type"] == "code"]
+    assert all(cell["metadata"].get("jupyter") == {"source_hidden": True, "outputs_hidden": True} for cell in folded), \
         "solutions and what they print are folded"
+    sources = ["".join(cell["source"]) for cell in folded if not cell["source"][0].startswith("#| hide")]
+    assert sources and all(re.match(rf"# Solution {i}\b", source) for i, source in enumerate(sources, start=1)), \
+        "and say whose solution they are, which is all that is seen of them"
 
 
 def headings(path: Path) -> set[str]:
