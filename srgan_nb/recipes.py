@@ -77,7 +77,7 @@ class OptimizationSettings:
     steps: int = setting(1_000_000, "updates")
     batch_size: int = setting(16, "patches an update, over all processes")
     patch_size: int = setting(96, "side of the HR patches in pixels")
-    learning_rate: float = setting(1e-4, "Adam's learning rate (its peak, for one-cycle)")
+    learning_rate: float = setting(1e-4, "learning rate (its peak, for one-cycle)")
     schedule: str = setting("constant", "course of the learning rate", ("constant", "step", "one-cycle"))
     decay_step: int = setting(100_000, "for schedule step: the update at which the rate falls")
     decay_factor: float = setting(0.1, "for schedule step: what it is multiplied by")

@@ -34,8 +34,8 @@ def srgan_update(generator: nn.Module, discriminator: nn.Module, generator_optim
 
     The generator runs once: its output serves the discriminator's step detached and the generator's step attached.
     Returns detached values for the log: "content" and "adversarial" as they enter the loss, "discriminator", the
-    mean probabilities "real" = D(HR) and "fake" = D(G(LR)) before this update (where the loss is relativistic, of HR
-    being the more real one of its pair, and of SR being it), and "colour" as `srresnet_update`. `penalty`: the weight of
+    mean probabilities "real" = D(HR) and "fake" = D(G(LR)) before this update (where the loss is relativistic: that HR
+    is the more real one of its pair, and that SR is), and "colour" as `srresnet_update`. `penalty`: the weight of
     `gradient_penalty` in D's step; "discriminator" is without it.
     With `probe`, a parameter of the generator, also "gradient_content" and "gradient_adversarial", how hard each
     term pulls at it.

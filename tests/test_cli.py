@@ -58,7 +58,7 @@ def test_the_help_of_training_names_a_value_only_where_there_is_one(capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert end.value.code == 0
     for part in ("of the generator (paper: 64)", "in the generator (paper: yes)", "updates (paper: 1000000, for srgan 200000)",
-                 "Adam's learning rate (its peak, for one-cycle) (paper: 0.0001)", "Adam's beta2 (default: 0.999)",
+                 "learning rate (its peak, for one-cycle) (paper: 0.0001)", "Adam's beta2 (default: 0.999)",
                  "of the patches (default: yes)", "of the log (default: 100, in lite 20)", "(default: float32)",
                  "photographs to train on --out"):
         assert part in text
