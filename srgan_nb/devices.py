@@ -85,7 +85,7 @@ def keep_freed_memory() -> None:
 def speed_up(device: torch.device, tf32: bool = True, threads: int = 0) -> None:
     """Sets what makes training fast on this device: allocator, threads, TF32, cuDNN's choice.
 
-    `tf32` lets CUDA round the factors of products to 10 bits of mantissa; all else keeps the results.
+    `tf32` lets CUDA round the factors of products to 10 bits of mantissa; all else changes the last bits at most.
     """
     if threads:
         torch.set_num_threads(threads)

@@ -16,7 +16,7 @@ def flat_patches(picture: Tensor, original: Tensor, size: int = 32, share: float
     """The luma of the flattest places of a photograph: (3, H, W) -> (N, 1, size, size), in [0, 1].
 
     Cut from `picture`; chosen by the standard deviation of the same places in `original` (3, H, W), the `share` with
-    the least. `size`: a multiple of the periods to be measured, so that a grid has one phase in all patches.
+    the least. `size`: for `grid_peak`, a multiple of the period, so that a grid's frequencies are bins of the spectrum.
     Raises `UserError` where the two do not match or are smaller than a patch.
     """
     if picture.shape != original.shape or min(original.shape[-2:]) < size:
@@ -41,7 +41,7 @@ def grid_peak(patches: Tensor, period: int = 4) -> float:
     """The highest peak at a grid's frequencies k/period above the spectrum around it, in dB; about 0 without a grid.
 
     patches: (N, 1, S, S), S a multiple of `period`, at least 8 periods. Power spectra under a Hann window, averaged
-    over the patches; around a frequency are the bins two and three away. Frequencies next to 0 are left out.
+    over the patches; around a frequency are the bins two and three away. Frequency 0 is left out.
     Raises `UserError` for other sizes.
     """
     size = patches.shape[-1]

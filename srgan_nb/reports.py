@@ -66,13 +66,13 @@ def to_markdown(results: Sequence[Evaluation], pictures: bool = True) -> str:
 
 # %% ../nbs/23_reports.ipynb #40366b29
 def to_csv(results: Sequence[Evaluation]) -> str:
-    """Evaluations as one CSV table: set, model, scale, and the columns of `table_rows`."""
+    """Evaluations as one CSV table: set, model, scale, lr, and the columns of `table_rows`."""
     text = io.StringIO()
-    names = ["set", "model", "scale", "row", "name", *_COLUMNS, "reason"]
+    names = ["set", "model", "scale", "lr", "row", "name", *_COLUMNS, "reason"]
     table = csv.DictWriter(text, names, lineterminator="\n")
     table.writeheader()
     for result in results:
-        of = {"set": result.dataset, "model": result.model.name, "scale": result.model.scale}
+        of = {"set": result.dataset, "model": result.model.name, "scale": result.model.scale, "lr": result.lr}
         table.writerows({**of, **row} for row in table_rows(result))
     return text.getvalue()
 
