@@ -315,6 +315,7 @@ def test_png_texts_go_along(tmp_path: Path, upscaler: Upscaler) -> None:
         assert image.text["Title"] == "Blå"
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_broken_exif_does_not_stop(tmp_path: Path, upscaler: Upscaler) -> None:
     RGB.save(tmp_path / "in.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + bytes(20))
     with Image.open(upscale_file(tmp_path / "in.jpg", tmp_path / "out.jpg", upscaler)) as image:
