@@ -36,8 +36,8 @@ def perception_distortion(first: Generator, second: Generator, pairs: Sequence[t
     """PSNR on Y and LPIPS along the road from `first` to `second`: rows of "amount", "psnr_y" (dB), "lpips".
 
     pairs: (lr, hr), each (3, h, w) and (3, scale*h, scale*w) in [0, 1]; the scores are means over them. Without a
-    `lpips_net` there is no "lpips". Lower LPIPS is better. (Blau and
-    Michaeli's plane of 2018 has a score without HR in its place.)
+    `lpips_net` there is no "lpips". Lower LPIPS is better. (The plane of Blau
+    and Michaeli 2018 has a score without HR in its place.)
     """
     rows = []
     for amount in amounts:
