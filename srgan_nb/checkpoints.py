@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['STATE_FORMAT', 'GENERATOR_FORMAT', 'SHIPPED', 'flatten', 'unflatten', 'save_tensors', 'read_notes', 'read_tensors',
-           'save_state', 'load_state', 'load_optimizer', 'bare_state_dict', 'save_generator', 'generator_file',
-           'read_passport', 'load_generator']
+           'save_state', 'load_state', 'load_optimizer', 'bare_state_dict', 'save_generator', 'check_name',
+           'generator_file', 'read_passport', 'load_generator']
 
 # %% ../nbs/12_checkpoints.ipynb #9caa5bc2
 import json
@@ -132,10 +132,23 @@ def save_generator(generator: nn.Module, path: str | Path, passport: Mapping[str
     save_tensors(path, tensors, format=GENERATOR_FORMAT, settings=network.settings, passport=dict(passport or {}))
 
 # %% ../nbs/12_checkpoints.ipynb #fe046fe2
+def check_name(name: str) -> None:
+    """Raises `UserError` where a name of this package ("srgan", "bicubic") is that of a run or file here as well."""
+    path = Path(name)
+    if path.is_file() or any((path / file).exists() for file in ("settings.json", "generator.safetensors")):
+        raise UserError(f"{name!r} is a model of this package and also a run or file here: write ./{name} for yours; "
+                        "for the package's, work in another folder or rename yours")
+
+
 def generator_file(model: str | Path) -> Path:
-    """The file that `model` means: a shipped name ("srresnet", "srgan"), a .safetensors file, or a run's folder."""
+    """The file that `model` means: a shipped name ("srresnet", "srgan"), a .safetensors file, or a run's folder.
+
+    A `Path`, or a text with a slash, is never a shipped name. Raises `UserError` where there is no such file, and
+    for a shipped name that a run or file in the working folder has too.
+    """
     shipped = sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
-    if str(model) in shipped:
+    if isinstance(model, str) and model in shipped:
+        check_name(model)
         return SHIPPED / f"{model}.safetensors"
     path = Path(model)
     if path.is_dir():

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from srgan_nb.checkpoints import load_generator, save_generator
+from srgan_nb.checkpoints import SHIPPED, generator_file, load_generator, save_generator
+from srgan_nb.files import UserError
 from srgan_nb.generator import Generator
 
 
@@ -20,3 +21,22 @@ def test_weights_are_readable_as_far_as_the_umask_allows(mask: int, tmp_path: Pa
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "weights.safetensors").stat().st_mode) == 0o666 & ~mask
     assert load_generator(tmp_path / "weights.safetensors").settings["blocks"] == 12
+
+
+@pytest.mark.parametrize("made", ["srgan/settings.json", "srgan/generator.safetensors", "srgan"])
+def test_a_shipped_name_that_is_a_run_or_file_here_too_is_refused(made: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(made).parent.mkdir(exist_ok=True)
+    save_generator(Generator(channels=4), made)
+    with pytest.raises(UserError, match=r"write \./srgan for yours"):
+        load_generator("srgan")
+    if made == "srgan/settings.json":
+        Path(made).rename("srgan/generator.safetensors")
+    for own in ("./srgan", Path("srgan"), str(tmp_path / "srgan")):
+        assert load_generator(own).settings["channels"] == 4
+
+
+def test_a_folder_of_pictures_does_not_hide_a_shipped_name(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("srgan").mkdir()  # as `srgan_upscale photos srgan` leaves it
+    assert generator_file("srgan").parent == SHIPPED
