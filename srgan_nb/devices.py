@@ -27,8 +27,10 @@ def choose_device(name: str = "auto") -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"no device {name!r}: choose auto, cpu, mps, cuda or cuda:N") from None
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in ("cpu", "mps", "cuda"):  # torch knows many names that nothing here serves
+        raise UserError(f"no device {name!r}: choose auto, cpu, mps, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("no CUDA device here: choose --device cpu, or install a driver and a CUDA build of torch")
     if device.type == "mps" and not torch.backends.mps.is_available():

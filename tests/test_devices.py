@@ -1,0 +1,20 @@
+"""What 26_scaling_up.ipynb can't hold: devices that are refused, everywhere in the same words."""
+
+import pytest
+
+from srgan_nb.devices import choose_device
+from srgan_nb.files import UserError
+from srgan_nb.upscaling import Upscaler
+
+WRONG = ["xpu", "vulkan", "hpu", "meta", "CPU", "cuda:-1", "", None]  # torch.device() takes the first four
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_device_that_nothing_here_computes_on_is_refused(name) -> None:
+    with pytest.raises(UserError, match="choose auto, cpu, mps, cuda or cuda:N"):
+        choose_device(name)
+
+
+def test_enlarging_refuses_it_too() -> None:
+    with pytest.raises(UserError, match="no device 'xpu'"):
+        Upscaler("bicubic", device="xpu")
