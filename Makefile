@@ -26,7 +26,7 @@ browser-test: $(VENV)/installed
 	@python -m pytest -m browser
 
 notebooks: $(VENV)/installed
-	@python -m tests.run_notebooks
+	@python -m tests.support.run_notebooks
 
 $(VENV)/installed: settings.ini setup.py pyproject.toml
 	@.ci/venv $(VENV)

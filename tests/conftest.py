@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.small_runs"]  # the fixtures photos and trained
+pytest_plugins = ["tests.support.small_runs"]  # the fixtures photos and trained
 ROOT = Path(__file__).resolve().parents[1]
 
 # SRGAN_NB_SHARED names a folder with data/, weights/ and torch_home/; the last one holds LPIPS's network.

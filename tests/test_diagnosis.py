@@ -8,7 +8,7 @@ import torch
 from srgan_nb import diagnose
 from srgan_nb.files import UserError
 from srgan_nb.trainer import Trainer
-from tests.small_runs import run_settings
+from tests.support.small_runs import run_settings
 
 
 def names(run) -> set[str]:

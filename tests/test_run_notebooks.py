@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.conftest import ROOT
-from tests.run_notebooks import text_outputs
+from tests.support.run_notebooks import text_outputs
 
 
 def notebook(*cells: tuple[str, list[dict]]) -> dict:
@@ -39,7 +39,7 @@ def test_changes_and_failures_are_told_and_stop_nothing(tmp_path: Path):
                  "same": notebook(("import sys\nprint('same')\nprint('\\r50 %', file=sys.stderr)", [printed("same\n")]))}
     for name, cells in committed.items():
         (tmp_path / f"{name}.ipynb").write_text(json.dumps(cells))
-    command = [sys.executable, "-m", "tests.run_notebooks", *sorted(tmp_path.glob("*.ipynb"))]
+    command = [sys.executable, "-m", "tests.support.run_notebooks", *sorted(tmp_path.glob("*.ipynb"))]
     checked = subprocess.run([*command, "--check"], cwd=ROOT, capture_output=True, text=True)
     assert checked.returncode == 1 and "ZeroDivisionError" in checked.stderr
     assert "    -old\n    +new\n" in checked.stdout and "| same | 0." in checked.stdout

@@ -15,7 +15,7 @@ from srgan_nb.runs import read_rows
 from srgan_nb.trainer import Trainer
 from tests.benchmarks.ship import mean_generator
 from tests.conftest import ROOT
-from tests.small_runs import run_settings
+from tests.support.small_runs import run_settings
 
 NAMES = ("srresnet", "srgan")
 SETS = ("Set5", "Set14", "BSD100")

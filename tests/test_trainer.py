@@ -17,7 +17,7 @@ from srgan_nb.files import UserError
 from srgan_nb.generator import Generator
 from srgan_nb.runs import RunFolder, read_rows
 from srgan_nb.trainer import Interrupted, Trainer
-from tests.small_runs import SMALL, SMALL_GAN, assert_same, final_state, run_settings
+from tests.support.small_runs import SMALL, SMALL_GAN, assert_same, final_state, run_settings
 
 def stop_at(trainer: Trainer, step: int) -> None:
     "Trains until a SIGINT arrives in the middle of update number `step`."

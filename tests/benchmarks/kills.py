@@ -65,7 +65,7 @@ def killed_runs(settings: Settings, kills: int, whole: float, seed: int = 0) -> 
 
 
 if __name__ == "__main__":
-    from tests.small_runs import SMALL_GAN, assert_same, final_state, made_up_photos
+    from tests.support.small_runs import SMALL_GAN, assert_same, final_state, made_up_photos
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--kills", type=int, default=20)

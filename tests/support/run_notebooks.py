@@ -1,6 +1,6 @@
 """Runs the notebooks in order, each from a cold kernel, cleans them, and says which text outputs changed.
 
-    python -m tests.run_notebooks [NOTEBOOK ...] [--check]
+    python -m tests.support.run_notebooks [NOTEBOOK ...] [--check]
 
 At the end a table of the minutes that each one took, as the README has it. With --check it works on a copy and exits 1
 when a text output differs from the one in the file. Left out of the comparison: pictures, progress bars, and lines
@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 MEASURED = re.compile(r"\d\s*(?:µs|us|ms|s|sec|seconds?|min|minutes?|h|hours?|GB|MB|it/s|steps/s|patches/s)\b"
                       r"|\b(?:per second|times (?:as|faster|slower)|faster|slower|seconds|megapixels)\b")

@@ -1,6 +1,6 @@
 """Pictures of every notebook as JupyterLab shows it, top to bottom, to be looked at by people.
 
-    python -m tests.screenshots OUT [NOTEBOOK ...] [--run] [--theme light dark] [--width 1280 900]
+    python -m tests.support.screenshots OUT [NOTEBOOK ...] [--run] [--theme light dark] [--width 1280 900]
 
 Without --run it shows the outputs that are committed, which is what a reader meets first.
 """
@@ -10,9 +10,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tests.browser import WHY_NOT, NotebookPage, chromium, jupyterlab
+from tests.support.browser import WHY_NOT, NotebookPage, chromium, jupyterlab
 
-NBS = Path(__file__).resolve().parents[1] / "nbs"
+NBS = Path(__file__).resolve().parents[2] / "nbs"
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("chromium-browser"), shutil.which("chromedriver")
 WHY_NOT = None if CHROMIUM and DRIVER else "no Chromium and driver (Debian: apt-get install chromium chromium-driver)"
 
-LAB_CONFIG = Path(__file__).resolve().parents[1] / ".ci" / "jupyter"  # what `make lab` sets for every reader
+LAB_CONFIG = Path(__file__).resolve().parents[2] / ".ci" / "jupyter"  # what `make lab` sets for every reader
 
 SETTINGS = {  # plugin -> what a reader would set; every cell is in the page, nothing is asked, saved or fetched
     "notebook-extension/tracker": {"windowingMode": "none", "scrollPastEnd": False},
