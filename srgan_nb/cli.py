@@ -156,6 +156,7 @@ def upscale(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("source", metavar="IN", help="a picture or a folder")
     parser.add_argument("target", metavar="OUT", help="the file or folder to write")
     parser.add_argument("--model", default="srgan", help="srgan, srresnet, bicubic, a .safetensors file, a run")
+    parser.add_argument("--scale", type=int, choices=(2, 4, 8), help="for bicubic; networks have their own")
     parser.add_argument("--max-memory", metavar="SIZE", help="what enlarging may take, such as 1GB")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--half", action="store_true", help="float16, on CUDA only")
@@ -172,7 +173,7 @@ def upscale(arguments: Sequence[str] | None = None) -> int:
 
     whole_folder = Path(given.source).is_dir()
     upscaler = Upscaler(given.model, given.max_memory, device=given.device, half=given.half, compile=given.compile,
-                        progress=not whole_folder)
+                        progress=not whole_folder, scale=given.scale)
     if not whole_folder:
         print(upscale_file(given.source, given.target, upscaler, given.force, given.quality))
         return 0

@@ -6,6 +6,7 @@ __all__ = ['Model', 'find_model', 'score', 'Evaluation', 'enlarge_dataset', 'eva
 # %% ../nbs/22_evaluation.ipynb #c8916f79
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,12 +15,11 @@ from tqdm.auto import tqdm
 
 from .benchmarks import PUBLISHED, find_dataset, find_pairs, read_pair
 from .bicubic import upsample_bicubic
-from .checkpoints import load_generator
 from .devices import choose_device
 from .files import UserError
 from .generator import Generator
 from .metrics import PAPER, Protocol, lpips, lpips_network, psnr, ssim
-from .upscaling import Upscaler
+from .upscaling import Bicubic, Upscaler, find_network
 
 # %% ../nbs/22_evaluation.ipynb #9f43987c
 @dataclass(frozen=True)
@@ -33,22 +33,20 @@ class Model:
 
 
 def find_model(model: str | Path | Callable, scale: int | None = None, device: str = "auto") -> Model:
-    """A `Model` from "bicubic", a name or path that `load_generator` takes, a `Generator`, or a function.
+    """A `Model` from a name, a path or a module, as `upscaling.find_network` takes them, or from a function.
 
     `scale` is needed only by bicubic and functions that enlarge by another factor than 4. Functions get tensors on the
     CPU; modules go to `device`, into evaluation mode. Raises `UserError` where a generator has another scale.
     """
-    if isinstance(model, str) and model == "bicubic":
-        return Model("bicubic", scale or 4, lambda lr: upsample_bicubic(lr, scale or 4), "bicubic")
     name = str(model) if isinstance(model, str | Path) else getattr(model, "__name__", type(model).__name__)
-    model = load_generator(model) if isinstance(model, str | Path) else model
-    if scale not in (None, getattr(model, "scale", scale)):
-        raise UserError(f"{name} enlarges by {model.scale}, not by {scale}")
+    model, place = find_network(model, scale), choose_device(device)
     scale = getattr(model, "scale", scale or 4)
+    if isinstance(model, Bicubic):
+        return Model(name, scale, partial(upsample_bicubic, scale=scale), "bicubic")
     if isinstance(model, Generator):
         return Model(name, scale, Upscaler(model, device=device), _paper_row(model))
     if isinstance(model, nn.Module):
-        module, place = model.to(choose_device(device)).eval(), choose_device(device)
+        module = model.to(place).eval()
         return Model(name, scale, lambda lr: module(lr.to(place)).cpu())
     return Model(name, scale, model)
 

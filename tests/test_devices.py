@@ -3,6 +3,7 @@
 import pytest
 
 from srgan_nb.devices import choose_device
+from srgan_nb.evaluation import find_model
 from srgan_nb.files import UserError
 from srgan_nb.upscaling import Upscaler
 
@@ -13,6 +14,12 @@ WRONG = ["xpu", "vulkan", "hpu", "meta", "CPU", "cuda:-1", "", None]  # torch.de
 def test_a_device_that_nothing_here_computes_on_is_refused(name) -> None:
     with pytest.raises(UserError, match="choose auto, cpu, mps, cuda or cuda:N"):
         choose_device(name)
+
+
+@pytest.mark.parametrize("model", ["bicubic", "srgan", lambda lr: lr])
+def test_whatever_the_model_a_wrong_device_is_refused_before_any_work(model) -> None:
+    with pytest.raises(UserError, match="no device 'xpu'"):
+        find_model(model, device="xpu")
 
 
 def test_enlarging_refuses_it_too() -> None:

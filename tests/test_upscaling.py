@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 from srgan_nb.checkpoints import save_generator
+from srgan_nb.evaluation import find_model
 from srgan_nb.files import UserError
 from srgan_nb.images import demo_photo
 from srgan_nb.folders import upscale_file, upscale_folder
@@ -470,10 +471,27 @@ def test_models_by_name_path_and_object(tmp_path: Path) -> None:
     save_generator(tiny(), tmp_path / "mine.safetensors")
     by_path, by_object = upscale(RGB, tmp_path / "mine.safetensors"), upscale(RGB, tiny())
     assert np.array_equal(by_path, by_object)
-    assert upscale(RGB, "bicubic").size == (56, 40)
     for wrong, reason in (("no-such-model", "no generator"), (torch.nn.Identity(), "a model is a name")):
         with pytest.raises(UserError, match=reason):
             upscale(RGB, wrong)
+
+
+def test_bicubic_takes_a_scale_and_networks_have_theirs() -> None:
+    assert upscale(RGB, "bicubic").size == (56, 40) and upscale(RGB, "bicubic", scale=2).size == (28, 20)
+    assert upscale(RGB, tiny(2), scale=2).size == (28, 20)
+    with pytest.raises(UserError, match="srgan enlarges by 4, not by 2"):
+        Upscaler("srgan", scale=2)
+
+
+def test_bicubic_s_name_is_refused_where_a_run_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bicubic").mkdir()
+    assert Upscaler("bicubic").scale == 4, "a folder of pictures is no model"
+    save_generator(tiny(2), "bicubic/generator.safetensors")
+    for resolve in (Upscaler, find_model):
+        with pytest.raises(UserError, match=r"write \./bicubic for yours"):
+            resolve("bicubic")
+        assert resolve("./bicubic").scale == resolve(Path("bicubic")).scale == 2
 
 
 def test_bicubic_is_matlab_s_whatever_the_tiles() -> None:
