@@ -10,6 +10,7 @@ from base64 import b64decode
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar, overload
 
 import numpy as np
 import torch
@@ -87,6 +88,9 @@ def bytes_of(amount: str | int | float) -> int:
     return int(number)
 
 # %% ../nbs/19_upscaling.ipynb #d23048fb
+_Numbers = TypeVar("_Numbers", np.ndarray, Tensor)
+
+
 class Upscaler:
     """Enlarges pictures of every kind with one model, prepared once: `Upscaler("srgan", max_memory="1GB")(picture)`.
 
@@ -123,6 +127,10 @@ class Upscaler:
                             f"{self.max_memory / 1e6:,.0f} MB allowed: allow more")
         return self.max_memory - before - after - 60e6
 
+    @overload
+    def __call__(self, image: str | Path | Image.Image) -> Image.Image: ...
+    @overload
+    def __call__(self, image: _Numbers) -> _Numbers: ...
     def __call__(self, image):
         return _by_kind(self, image)
 
@@ -195,16 +203,23 @@ def _by_kind(upscaler: Upscaler, image):
     return image_of(enlarge_kind(upscaler, picture))
 
 
+@overload  # for editors and type checkers: which kind comes back for which
+def upscale(image: str | Path | Image.Image, model: str | Path | nn.Module = ..., max_memory: str | int | None = ...,
+            device: str = ..., half: bool = ..., compile: bool = ..., progress: bool = ...) -> Image.Image: ...
+@overload
+def upscale(image: _Numbers, model: str | Path | nn.Module = ..., max_memory: str | int | None = ...,
+            device: str = ..., half: bool = ..., compile: bool = ..., progress: bool = ...) -> _Numbers: ...
 def upscale(image: str | Path | Image.Image | np.ndarray | Tensor, model: str | Path | nn.Module = "srgan",
-            max_memory: str | int | None = None, **options) -> Image.Image | np.ndarray | Tensor:
+            max_memory: str | int | None = None, device: str = "auto", half: bool = False, compile: bool = False,
+            progress: bool = False) -> Image.Image | np.ndarray | Tensor:
     """Enlarges one picture, by 4 with the shipped models; the same kind comes back.
 
     A path or a PIL picture gives a PIL picture of the same mode (`srgan_nb.kinds` has the rules, `enlarge_array` and
-    `enlarge_tensor` those for numbers); a file is turned upright, a PIL picture is taken as it is. `model`,
-    `max_memory` and `options` as for `Upscaler`; keep one of those when there are many pictures. Raises `UserError`
-    with one clear line for what can't be read or enlarged.
+    `enlarge_tensor` those for numbers); a file is turned upright, a PIL picture is taken as it is. The rest is as for
+    `Upscaler`; keep one of those when there are many pictures. Raises `UserError` with one clear line for what can't
+    be read or enlarged.
     """
-    return Upscaler(model, max_memory, **options)(image)
+    return Upscaler(model, max_memory, device, half, compile, progress)(image)
 
 # %% ../nbs/19_upscaling.ipynb #649b0979
 def before_after(before: Image.Image, after: Image.Image, percent: float) -> Image.Image:
