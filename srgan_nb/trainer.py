@@ -23,7 +23,7 @@ from .bicubic import upsample_bicubic
 from .checkpoints import load_generator, load_optimizer, save_generator
 from .data import Pack, PatchSampler, as_float, pack_photos
 from .devices import Precision, Processes, choose_device, join_processes, speed_up
-from .discriminator import Discriminator
+from .discriminator import Discriminator, PatchDiscriminator
 from .files import UserError, counted, locked
 from .generator import Generator
 from .images import save_image, to_tensor
@@ -43,11 +43,12 @@ class Models:
         self.generator = self.placed(Generator(**settings.generator))
         if settings.init is not None:
             start_from(self.generator, settings.init)
-        self.optimizers = {"generator": self.optimizer_of(self.generator, settings.optimizer)}
+        self.optimizers = {"generator": self.optimizer_of(self.generator, settings.optimizer, settings.beta1)}
         self.discriminator = self.average = None
         if settings.stage == "srgan":
-            self.discriminator = self.placed(Discriminator(**settings.discriminator))
-            self.optimizers["discriminator"] = self.optimizer_of(self.discriminator, "adam")
+            kind = PatchDiscriminator if settings.discriminator_kind == "patch" else Discriminator
+            self.discriminator = self.placed(kind(**settings.discriminator))
+            self.optimizers["discriminator"] = self.optimizer_of(self.discriminator, "adam", settings.discriminator_beta1)
         if settings.ema:
             self.average = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(settings.ema),
                                          use_buffers=True)
@@ -56,16 +57,17 @@ class Models:
         layout = torch.channels_last if self.settings.channels_last else torch.contiguous_format
         return network.to(self.device, memory_format=layout)
 
-    def optimizer_of(self, network: nn.Module, name: str) -> torch.optim.Optimizer:
-        rate, betas = self.settings.learning_rate, (self.settings.beta1, self.settings.beta2)
+    def optimizer_of(self, network: nn.Module, name: str, beta1: float) -> torch.optim.Optimizer:
+        rate, betas = self.settings.learning_rate, (beta1, self.settings.beta2)
         if name == "muon":
             return Muon(network.parameters(), rate, betas=betas)
         return torch.optim.Adam(network.parameters(), rate, betas, fused=self.device.type in ("cpu", "cuda"))
 
     def set_learning_rate(self, rate: float) -> None:
-        for optimizer in self.optimizers.values():
+        rates = {"generator": rate, "discriminator": self.settings.discriminator_learning_rate or rate}
+        for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rates[name]
 
     @property
     def shown(self) -> Generator:
@@ -98,10 +100,12 @@ def wrapped(network: nn.Module, settings: Settings, processes: Processes, device
 
 def loss_of(settings: Settings) -> nn.Module:
     "What the generator is to make small: the content loss, in the second stage with the adversarial term."
-    loss = content_loss(settings.content, settings.vgg_weights, settings.content_weight, settings.vgg_pool)
+    loss = content_loss(settings.content, settings.vgg_weights, settings.content_weight, pool=settings.vgg_pool,
+                        network=settings.vgg_network, relative=settings.vgg_relative, share=settings.vgg_share)
     if settings.stage == "srresnet":
         return loss
-    return PerceptualLoss(loss, settings.adversarial_weight, settings.relativistic)
+    return PerceptualLoss(loss, settings.adversarial_weight, settings.relativistic,
+                          settings.pixel_weight)
 
 # %% ../nbs/17_trainer.ipynb #3780a0f8
 def open_photos(settings: Settings, progress: bool = True) -> tuple[Pack, Pack]:

@@ -12,7 +12,8 @@ from PIL import Image
 
 from tests.conftest import ROOT
 
-WITHOUT_WEIGHTS = {name: value for name, value in os.environ.items() if name not in ("SRGAN_NB_SHARED", "SRGAN_NB_VGG")}
+WITHOUT_WEIGHTS = {name: value for name, value in os.environ.items()
+                   if name not in ("SRGAN_NB_SHARED", "SRGAN_NB_VGG", "SRGAN_NB_VGG16")}
 DEMO = [sys.executable, "-m", "srgan_nb.demo", "--out", "demo", "--steps"]
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from srgan_nb.discriminator import Discriminator
+from srgan_nb.discriminator import Discriminator, PatchDiscriminator
 from srgan_nb.files import UserError
 
 SMALL = dict(patch_size=32, channels=4, dense=8)
@@ -86,3 +86,42 @@ def test_patch_sizes(patch_size):
     discriminator = Discriminator(patch_size, channels=4, dense=8)
     assert discriminator(torch.rand(2, 3, patch_size, patch_size)).shape == (2, 1)
     assert discriminator.classifier[1].in_features == 32 * (patch_size // 16) ** 2
+
+
+# the judge of textures
+
+def test_patch_discriminator_judges_places_of_any_patch_and_is_rebuilt_from_its_settings():
+    discriminator = PatchDiscriminator(channels=4).eval()
+    twin = PatchDiscriminator(**discriminator.settings).eval()
+    twin.load_state_dict(discriminator.state_dict())
+    patches = torch.rand(2, 3, 40, 64)
+    assert torch.equal(twin(patches), discriminator(patches)) and twin(patches).shape == (2, 1, 5, 8)
+
+
+def test_patch_discriminator_judges_a_place_without_the_others():
+    "A change far away does not move a logit: no dense layer, no statistics over the batch."
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator(channels=4).eval()
+    patches = torch.rand(2, 3, 128, 128)
+    changed = patches.clone()
+    changed[1] = 0
+    changed[0, :, 100:, 100:] = 0
+    before, after = discriminator(patches)[0, 0], discriminator(changed)[0, 0]
+    assert torch.equal(before[:6, :6], after[:6, :6]) and not torch.equal(before[-1, -1], after[-1, -1])
+
+
+def test_patch_discriminator_is_not_steeper_than_its_input():
+    "Each convolution has spectral norm 1 by its kernel, also after an update of its weights."
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator(channels=4)
+    optimizer = torch.optim.Adam(discriminator.parameters(), 0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        discriminator(torch.rand(2, 3, 32, 32)).mean().backward()
+        optimizer.step()
+    for _ in range(60):
+        discriminator(torch.rand(1, 3, 32, 32))
+    kernels = [layer.weight.flatten(1) for layer in discriminator.features if hasattr(layer, "weight")]
+    assert len(kernels) == 8
+    for kernel in kernels:
+        assert torch.linalg.matrix_norm(kernel, 2).item() == pytest.approx(1, abs=0.02)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from srgan_nb.files import UserError
-from srgan_nb.losses import (PerceptualLoss, PixelLoss, VGGContentLoss, adversarial_loss, content_loss,
-                             discriminator_loss, find_vgg_weights, frozen, gradient_norms, gradient_penalty)
+from srgan_nb.losses import (VGG_ENDS, PerceptualLoss, PixelLoss, VGGContentLoss, adversarial_loss, content_loss,
+                             discriminator_loss, find_vgg_weights, frozen, gradient_norms, gradient_penalty, vgg_layers)
 
 SHARED = Path(os.environ.get("SRGAN_NB_SHARED", ""), "weights", "vgg19_conv3_1.pth")
 
@@ -113,19 +113,15 @@ def test_a_download_goes_to_the_cache_and_its_hash_is_checked(tmp_path, monkeypa
 
 # what the machine was told
 
-def test_find_vgg_weights(tmp_path, monkeypatch):
-    monkeypatch.delenv("SRGAN_NB_VGG", raising=False)
-    monkeypatch.setenv("SRGAN_NB_SHARED", str(tmp_path))
-    assert find_vgg_weights() is None
-    (tmp_path / "weights").mkdir()
-    shared = tmp_path / "weights" / "vgg19_conv3_1.pth"
-    shared.touch()
-    assert find_vgg_weights() == shared
-    monkeypatch.setenv("SRGAN_NB_VGG", str(tmp_path / "mine.pth"))
-    with pytest.raises(UserError, match="SRGAN_NB_VGG"):
-        find_vgg_weights()  # and does not fall back on the other
+@pytest.mark.parametrize("network, variable", [("VGG19", "SRGAN_NB_VGG"), ("VGG16", "SRGAN_NB_VGG16")])
+def test_find_vgg_weights(tmp_path, monkeypatch, network, variable):
+    monkeypatch.delenv(variable, raising=False)
+    assert find_vgg_weights(network) is None
+    monkeypatch.setenv(variable, str(tmp_path / "mine.pth"))
+    with pytest.raises(UserError, match=f"{variable} names"):
+        find_vgg_weights(network)
     (tmp_path / "mine.pth").touch()
-    assert find_vgg_weights() == tmp_path / "mine.pth"
+    assert find_vgg_weights(network) == tmp_path / "mine.pth"
 
 
 # names and shapes
@@ -267,6 +263,43 @@ def test_random_weights_are_always_the_same_and_leave_the_global_generator_alone
     assert torch.equal(after, torch.rand(1))
     second = VGGContentLoss("VGG22", None).features.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_relative_loss_has_no_unit_and_a_share_looks_at_the_first_pictures():
+    sr, hr = torch.rand(2, 4, 3, 32, 32).unbind()
+    relative = VGGContentLoss("VGG22+VGG53", None, network="VGG16", relative=True)
+    expected = sum((found - target).square().mean() / target.square().mean()
+                   for found, target in zip(relative.feature_maps(sr), relative.feature_maps(hr), strict=True)) / 2
+    torch.testing.assert_close(relative(sr, hr), expected)
+    half = VGGContentLoss("VGG22+VGG53", None, network="VGG16", relative=True, share=0.5)
+    torch.testing.assert_close(half(sr, hr), relative(sr[:2], hr[:2]))
+    assert "0.5 of each batch" in half.describe() and "relu5_3 of VGG16" in half.describe()
+
+
+@pytest.mark.parametrize("network, layer", [("VGG16", "VGG54"), ("VGG19", "VGG55"), ("VGG13", "VGG22")])
+def test_a_layer_that_the_network_lacks_is_refused(network, layer):
+    with pytest.raises(UserError, match=f"{network}"):
+        VGGContentLoss(layer, None, network=network)
+
+
+@pytest.mark.parametrize("network", ["VGG16", "VGG19"])
+def test_layers_are_those_of_torchvision(network):
+    from torchvision.models import vgg16, vgg19
+    with torch.device("meta"):
+        whole = {"VGG16": vgg16, "VGG19": vgg19}[network]().features
+    for layer in VGG_ENDS[network]:
+        layers = vgg_layers(layer, network=network)
+        assert str(layers) == str(whole[:len(layers)]) and isinstance(layers[-1], nn.ReLU)
+    assert len(layers) == len(whole) - 1  # the last pool
+
+
+def test_the_pixel_term_is_a_third_one():
+    sr, hr, logits = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16), torch.randn(2, 1)
+    perceptual = PerceptualLoss(content_loss("MSE"), pixel_weight=0.25)
+    total, terms = perceptual(sr, hr, logits)
+    torch.testing.assert_close(terms["pixel"], 0.5 * (sr - hr).abs().mean())  # on [-1, 1] a difference is twice as large
+    torch.testing.assert_close(total, sum(terms.values()))
+    assert "L1 of pixels" in perceptual.describe()
 
 
 # real weights
