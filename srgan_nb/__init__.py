@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:  # what editors read
+if TYPE_CHECKING:  # what editors and type checkers read
     from srgan_nb.checkpoints import load_generator
     from srgan_nb.diagnosis import diagnose
     from srgan_nb.discriminator import Discriminator
@@ -30,11 +30,12 @@ __all__ = ["Discriminator", "Generator", "Trainer", "VGGContentLoss", "__version
            "load_generator", "upscale"]
 
 
-def __getattr__(name: str):
-    if name not in HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
-    return value
+if not TYPE_CHECKING:  # which would take every name for one of these
+    def __getattr__(name: str):
+        if name not in HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+        return value
 
 
 def __dir__() -> list[str]:

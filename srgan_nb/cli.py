@@ -14,8 +14,8 @@ from srgan_nb.files import UserError
 __all__ = ["train", "evaluate", "upscale", "download"]
 
 
-def exits_cleanly(command: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequence[str] | None], int]:
-    "Turns the errors that a user can mend into one line on stderr and the exit code 1; others keep their traceback."
+def exits_cleanly(command: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
+    "Turns the errors that a user can mend into one line on stderr, signed srgan_NAME, and the exit code 1."
 
     @wraps(command)
     def wrapped(arguments: Sequence[str] | None = None) -> int:

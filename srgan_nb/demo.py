@@ -33,10 +33,10 @@ CROP = (48, 160, 120, 128)  # top, left, height, width in HR pixels: what the pi
 def photo_folders(out: Path) -> tuple[Path, Path]:
     "Copies the photographs into OUT/photos/train and OUT/photos/held_out; returns the two folders."
     folders = out / "photos" / "train", out / "photos" / "held_out"
-    for folder, names in zip(folders, (TRAINING_PHOTOS, (HELD_OUT,)), strict=True):
+    photos = [demo_photo(name) for name in TRAINING_PHOTOS], [demo_photo(HELD_OUT)]  # what is missing is told before work
+    for folder, sources in zip(folders, photos, strict=True):
         folder.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            source = demo_photo(name)
+        for source in sources:
             if not (folder / source.name).exists():
                 with write_atomically(folder / source.name) as temporary:
                     shutil.copyfile(source, temporary)
@@ -104,7 +104,8 @@ def print_table(columns: dict[str, dict[str, torch.Tensor]]) -> None:
 
 
 @exits_cleanly
-def main(arguments: Sequence[str] | None = None) -> int:
+def demo(arguments: Sequence[str] | None = None) -> int:
+    "srgan_demo: what `make demo` runs."
     parser = argparse.ArgumentParser("srgan_demo", description=__doc__.split("\n\n")[0])
     parser.add_argument("--steps", type=int, default=500, help="updates of SRResNet; a quarter for SRGAN (500)")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything the demo writes (demo)")
@@ -126,4 +127,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(demo())

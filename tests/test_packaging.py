@@ -3,16 +3,19 @@
 import configparser
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 
-SOURCES = ("nbs", "srgan_nb", "settings.ini", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
+SOURCES = ("nbs", "srgan_nb", "tests", "settings.ini", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
+BUILT_FROM = {"settings.ini", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "PKG-INFO", "setup.cfg"}
 COMMANDS = ("srgan_train", "srgan_evaluate", "srgan_upscale", "srgan_download", "srgan_demo")
 NOT_FOR_USERS = {"nbdev", "fastcore", "execnb", "IPython", "ipywidgets", "matplotlib", "skimage", "scipy", "onnx",
                  "onnxruntime", "tensorboard", "torchmetrics", "pytest"}
@@ -25,22 +28,51 @@ def python(code: str, cwd: Path, *options: str, **environment: str) -> str:
     return done.stdout
 
 
+def module(*arguments: str | Path) -> None:
+    "python -m ARGUMENTS, without a network."
+    done = subprocess.run([sys.executable, "-m", *arguments], env={**os.environ, "PIP_NO_INDEX": "1"}, text=True,
+                          capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    "sdist -> wheel -> pip install --no-deps into an empty folder, all without a network."
-    source, dist, target = (tmp_path_factory.mktemp(name) for name in ("source", "dist", "target"))
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "A folder with the sdist and with the wheel that was built from it."
+    source, dist = (tmp_path_factory.mktemp(name) for name in ("source", "dist"))
     for name in SOURCES:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, source / name)
-
-    def module(*arguments: str | Path) -> None:
-        done = subprocess.run([sys.executable, "-m", *arguments], env={**os.environ, "PIP_NO_INDEX": "1"}, text=True,
-                              capture_output=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-
     module("build", "--no-isolation", "--outdir", dist, source)
+    return dist
+
+
+@pytest.fixture(scope="module")
+def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "The wheel, by pip install --no-deps, in an otherwise empty folder."
+    target = tmp_path_factory.mktemp("target")
     module("pip", "install", "--no-deps", "--target", target, next(dist.glob("*.whl")))
     return target
+
+
+def settings() -> configparser.SectionProxy:
+    found = configparser.ConfigParser(delimiters=["="], interpolation=None)
+    found.read(ROOT / "settings.ini", encoding="utf-8")
+    return found["DEFAULT"]
+
+
+def test_the_two_facts_that_stand_twice_agree() -> None:
+    "nbdev reads the name and the oldest Python in settings.ini, uv and pip in pyproject.toml."
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'\nname = "{settings()["lib_name"]}"\n' in project
+    assert f'\nrequires-python = ">={settings()["min_python"]}"\n' in project
+
+
+def test_sdist_holds_what_the_wheel_is_built_from(dist: Path) -> None:
+    "And neither tests nor notebooks: half of them could not be run."
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
+        names = {Path(each.name).relative_to(Path(each.name).parts[0]) for each in archive if each.isfile()}
+    tops = {name.parts[0] for name in names}
+    assert tops == BUILT_FROM | {"srgan_nb", "srgan_nb.egg-info"}
 
 
 def test_wheel_holds_the_package_and_its_data(installed: Path) -> None:
@@ -71,15 +103,24 @@ def test_shipped_weights_enlarge_a_picture_there(installed: Path, tmp_path: Path
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_installed_and_explain_themselves(command: str, installed: Path, tmp_path: Path) -> None:
-    settings = configparser.ConfigParser(delimiters=["="], interpolation=None)
-    settings.read(ROOT / "settings.ini")
-    assert f"{command}=" in settings["DEFAULT"]["console_scripts"]
+    assert f"{command}=" in settings()["console_scripts"]
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     for arguments, status in ((["--help"], 0), (["--no-such-flag"], 2)):
         done = subprocess.run([installed / "bin" / command, *arguments], cwd=tmp_path, env=environment, text=True,
                               capture_output=True)
         assert done.returncode == status and command in done.stdout + done.stderr, done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_without_the_photographs_the_demo_says_so_before_any_work(installed: Path, tmp_path: Path) -> None:
+    "After a plain `pip install .` scikit-image is missing; the line is signed with the name that was typed."
+    (tmp_path / "skimage.py").write_text("")  # found first, and without photographs
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(installed)])}
+    done = subprocess.run([installed / "bin/srgan_demo", "--out", tmp_path / "demo"], cwd=tmp_path, env=environment,
+                          text=True, capture_output=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert re.match(r"srgan_demo: the photo '\w+' comes with scikit-image, which is not installed", done.stderr)
+    assert not (tmp_path / "demo").exists()
 
 
 IMPORT = """

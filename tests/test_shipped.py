@@ -1,5 +1,6 @@
 """The weights that come with the package: what their passports and the README say of them, and what they learned from."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,14 @@ def test_the_readme_has_their_scores(name: str) -> None:
     scores = [PASSPORTS[name]["scores"][each] for each in SETS]
     cells = " | ".join(f"{each['psnr_y']:.2f} / {each['ssim_y']:.3f} / {each['lpips']:.3f}" for each in scores)
     assert f"| {name} | {cells} |" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_has_their_commits() -> None:
+    "Those of the runs that the passport's note names, then the passport's own."
+    row = re.search(r"^\| commits \| (.*) \| (.*) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    for name, cell in zip(NAMES, row.groups(), strict=True):
+        passport = PASSPORTS[name]
+        assert cell.split(", ") == [*re.findall(r"\b[0-9a-f]{7}\b", passport["note"]), passport["commit"]]
 
 
 @pytest.mark.parametrize("name", NAMES)

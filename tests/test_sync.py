@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -53,6 +54,28 @@ def test_modules_are_what_the_notebooks_export(copy: Path) -> None:
     committed = {path.name: path.read_text() for path in sorted((ROOT / "srgan_nb").glob("*.py"))}
     different = sorted(name for name in exported | committed if exported.get(name) != committed.get(name))
     assert not different, "run nbdev_export; and edit notebooks, not the modules they export"
+
+
+def test_nbdev_does_not_overwrite_the_readme(tmp_path: Path) -> None:
+    "A stand-in for quarto writes what it is told to, as the real one does, where the notebook is there."
+    for name in ("settings.ini", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "nbs").mkdir()
+    shutil.copy(ROOT / "nbs/index.ipynb", tmp_path / "nbs")
+    quarto = tmp_path / "bin/quarto"
+    quarto.parent.mkdir()
+    quarto.write_text('#!/bin/sh\n[ -f "$2" ] && mkdir -p _docs && echo another text > _docs/README.md\n')
+    quarto.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{quarto.parent}{os.pathsep}{BIN}{os.pathsep}{os.environ['PATH']}"}
+
+    def readme_after() -> str:
+        subprocess.run(["nbdev_readme"], cwd=tmp_path, env=environment, capture_output=True)
+        return (tmp_path / "README.md").read_text(encoding="utf-8")
+
+    assert readme_after() == (ROOT / "README.md").read_text(encoding="utf-8")
+    settings = (tmp_path / "settings.ini").read_text(encoding="utf-8")
+    (tmp_path / "settings.ini").write_text(re.sub("readme_nb = .*", "readme_nb = index.ipynb", settings))
+    assert readme_after() == "another text\n", "it would, if it were told to"
 
 
 @each_notebook
