@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["UserError", "write_atomically", "flush_to_disk", "check_free_space", "locked", "counted"]
+__all__ = ["UserError", "write_atomically", "flush_to_disk", "check_free_space", "locked", "counted", "short_name", "is_run"]
 
 
 class UserError(ValueError):
@@ -96,3 +96,14 @@ def _take_lock(file: BinaryIO) -> bool:
 def counted(count: int, thing: str) -> str:
     """A number with its noun: "1 photo", "1,234 photos"."""
     return f"{count:,} {thing}" + ("" if count == 1 else "s")
+
+
+def short_name(name: str, most: int = 100) -> str:
+    """The beginning of a name, `most` bytes of UTF-8 at most: systems allow 255, and a Chinese character takes three."""
+    start = os.fsencode(name)[:most]
+    return name if len(start) < most else start.decode(errors="ignore")
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether a folder is that of a training run: its pictures are samples, and no photographs."""
+    return Path(folder, "settings.json").is_file() and Path(folder, "checkpoints").is_dir()

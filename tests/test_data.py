@@ -1,5 +1,6 @@
 """Patches: alignment, reach, repeatability, sharing between processes, making ahead, memory."""
 import os
+import shutil
 import sys
 import threading
 import time
@@ -257,3 +258,16 @@ def test_processes_of_a_data_loader_can_share_a_pack(make_pack):
 
 def test_batches_is_what_the_sampler_gives(make_pack):
     assert isinstance(PatchSampler(make_pack([(64, 64)]), 32, 4).batches(0, 1), Batches)
+
+
+def test_a_run_among_the_photos_is_none_of_them(photos, trained, tmp_path):
+    folder, options = tmp_path / "photos", dict(cache=tmp_path / "packs", minimum=16, progress=False)
+    shutil.copytree(photos, folder)
+    before = pack_photos(folder, **options)
+    shutil.copytree(trained, folder / "runs/one")
+    assert list((folder / "runs/one").rglob("*.png")), "a run has sample strips"
+    with_run = pack_photos(folder, **options)
+    assert with_run.hash == before.hash and with_run.skipped == [("runs/one", "a training run, not photographs")]
+    with pytest.raises(UserError, match="a training run, not photographs"):
+        pack_photos(folder / "runs/one", **options)
+    assert pack_photos(folder / "runs/one/samples", **options).names, "who names the samples means them"

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
 import socket
 import struct
 import sys
@@ -20,7 +21,7 @@ from PIL import Image
 from srgan_nb import packs
 from srgan_nb.files import UserError
 from srgan_nb.images import open_image, to_rgb
-from srgan_nb.packs import Pack, pack_photos, read_pair
+from srgan_nb.packs import Pack, make_pair, pack_photos
 
 SHARED = Path(os.environ.get("SRGAN_NB_SHARED", ""))
 needs_benchmarks = pytest.mark.skipif(not (SHARED / "data/benchmarks").is_dir(),
@@ -244,10 +245,11 @@ def test_only_damaged_files_is_an_error_that_says_what_was_looked_for(tmp_path):
 
 @pytest.mark.parametrize("make, message", [
     (lambda folder: folder.mkdir(), "among 0 files"), (lambda folder: None, "no such file or folder"),
-    (lambda folder: folder.write_bytes(b"text"), "not a PNG")])
-def test_nothing_there(tmp_path, make, message):
+    (lambda folder: folder.write_bytes(b"text"), "not a PNG"),
+    (lambda folder: fill(folder, {"a.png": encoded(picture(50, 50), "PNG")}), "a.png: too small: 50x50")])
+def test_nothing_there_is_said_with_the_folder_s_name(tmp_path, make, message):
     make(tmp_path / "folder")
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=f"^{re.escape(str(tmp_path))}.*{message}"):
         pack(tmp_path / "folder")
 
 
@@ -260,6 +262,25 @@ def test_names_come_from_a_folder_a_file_or_a_list(tmp_path):
         "one/a.png", "two/b.png", "two/c.png"]
     with pytest.raises(UserError):
         pack_photos([], **options)
+
+
+@pytest.mark.parametrize("high, low", [("HR", "LRx4"), ("HR_jpeg", "LR"), ("HR", "LR_bicubic"),
+                                       ("DIV2K_train_HR", "DIV2K_train_LR_bicubic")])
+def test_lr_pictures_beside_hr_ones_are_not_learned_from(tmp_path, high, low):
+    fill(tmp_path / "sets", {f"Set5/{high}/a.png": PNG, f"Set5/{low}/X4/a.png": PNG})
+    for folder in (tmp_path / "sets", tmp_path / "sets/Set5"):
+        with pytest.raises(UserError, match=rf"LR pictures \({low}\) .*give .*{high} alone"):
+            pack(folder)
+    assert pack(tmp_path / f"sets/Set5/{high}").names == ["a.png"]
+    fill(tmp_path / "named", {"HRH/a.png": PNG, "LRose/a.png": PNG})
+    assert len(pack(tmp_path / "named")) == 2
+
+
+@pytest.mark.parametrize("name", ["照" * 80, "🐈" * 60, "long " * 50 + "end"])
+def test_a_folder_s_name_may_be_as_long_as_the_system_allows(tmp_path, name):
+    fill(tmp_path / name, {"照" * 80 + ".png": PNG})
+    one = pack(tmp_path / name)
+    assert one.names == ["照" * 80 + ".png"] and pack(tmp_path / name).folder == one.folder
 
 
 # Pixels ----------------------------------------------------------------------------------------------------------
@@ -277,7 +298,7 @@ def test_every_low_resolution_picture_of_the_benchmarks_bit_for_bit(name, hr, co
     folder, equal = SHARED / "data/benchmarks" / name, 0
     for path in sorted((folder / hr).iterdir()):
         given = np.asarray(to_rgb(open_image(folder / "LRx4" / f"{path.stem}.png")))
-        equal += np.array_equal(read_pair(path, 4)[1], given)
+        equal += np.array_equal(make_pair(path, 4)[0], given)
     assert equal == count
 
 
@@ -331,11 +352,11 @@ def test_unchanged_files_are_not_read_again_and_disguised_changes_are_noticed(ph
 
 def test_a_file_that_changes_while_it_is_packed_is_an_error(photos, monkeypatch):
     def change_and_read(path, scale):
-        pair = read_pair(path, scale)
+        pair = make_pair(path, scale)
         path.write_bytes(PNG)
         return pair
 
-    monkeypatch.setattr(packs, "read_pair", change_and_read)
+    monkeypatch.setattr(packs, "make_pair", change_and_read)
     with pytest.raises(UserError, match="changed while it was being packed"):
         pack(photos)
 
@@ -417,7 +438,7 @@ def test_a_full_disk_is_said_before_and_while_packing(photos, monkeypatch):
     def no_room(path, scale):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(packs, "read_pair", no_room)
+    monkeypatch.setattr(packs, "make_pair", no_room)
     with pytest.raises(UserError, match="No space left"):
         pack(photos)
     assert not [path for path in (photos.parent / "packs").iterdir() if path.is_dir()]
@@ -431,9 +452,9 @@ def test_an_interruption_stops_soon_and_leaves_nothing(tmp_path, monkeypatch):
         done.append(path)
         if len(done) == 5:
             raise KeyboardInterrupt
-        return read_pair(path, scale)
+        return make_pair(path, scale)
 
-    monkeypatch.setattr(packs, "read_pair", interrupted)
+    monkeypatch.setattr(packs, "make_pair", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pack(tmp_path / "photos", workers=2)
     assert len(done) < 20
