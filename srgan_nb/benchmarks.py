@@ -4,7 +4,6 @@
 __all__ = ['PUBLISHED', 'Published', 'find_dataset', 'find_pairs', 'read_pair']
 
 # %% ../nbs/21_benchmarks.ipynb #ce962e52
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,10 +62,9 @@ PUBLISHED: list[Published] = [
 def find_dataset(dataset: str | Path) -> Path:
     """The folder that `dataset` means: a folder, or the name of a downloaded set ("Set5", "Set14", "BSD100").
 
-    Sets are looked for in `downloads.data_folder()`, and in data/benchmarks/ of the folder $SRGAN_NB_SHARED.
+    Sets are looked for in `downloads.data_folder()`. Raises `UserError` where there is none.
     """
-    places = [Path(), data_folder(), Path(os.environ.get("SRGAN_NB_SHARED", ""), "data", "benchmarks")]
-    for folder in (place / dataset for place in places):
+    for folder in (Path(dataset), data_folder() / dataset):
         if folder.is_dir():
             return folder
     raise UserError(f"no folder {str(dataset)!r}, and no set of that name in {data_folder()}: "

@@ -5,15 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.environment import prepare_environment
+
 pytest_plugins = ["tests.support.small_runs"]  # the fixtures photos and trained
 ROOT = Path(__file__).resolve().parents[1]
 
-# SRGAN_NB_SHARED names a folder with data/, weights/ and torch_home/; the last one holds LPIPS's network.
-for variable, place in {"TORCH_HOME": "torch_home", "SRGAN_NB_VGG": "weights/vgg19_conv3_1.pth",
-                        "SRGAN_NB_VGG16": "weights/vgg16_conv5_3.safetensors"}.items():
-    there = Path(os.environ.get("SRGAN_NB_SHARED", "/nowhere"), place)
-    if there.exists():
-        os.environ.setdefault(variable, str(there))
+prepare_environment()
 
 
 @pytest.fixture(scope="session")

@@ -86,11 +86,10 @@ def test_hr_may_exceed_its_lr_by_less_than_the_scale(tmp_path, photo, cut, fits)
 
 def test_sets_are_found_by_name_and_missing_ones_told(tmp_path, monkeypatch):
     monkeypatch.setenv("SRGAN_NB_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("SRGAN_NB_SHARED", str(tmp_path / "shared"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="no folder 'Set5'.*srgan_download"):
         find_dataset("Set5")
-    for place in ("shared/data/benchmarks", "data", "."):  # the nearest wins
+    for place in ("data", "."):  # the nearest wins
         (tmp_path / place / "Set5").mkdir(parents=True)
         assert find_dataset("Set5").resolve() == (tmp_path / place / "Set5").resolve()
 

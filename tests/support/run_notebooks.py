@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.support.environment import prepare_environment
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 MEASURED = re.compile(r"\d\s*(?:µs|us|ms|s|sec|seconds?|min|minutes?|h|hours?|GB|MB|it/s|steps/s|patches/s)\b"
@@ -77,6 +79,7 @@ def main() -> int:
     parser.add_argument("notebooks", nargs="*", type=Path, default=sorted((ROOT / "nbs").glob("*.ipynb")))
     parser.add_argument("--check", action="store_true", help="run a copy; exit 1 when a text output changed")
     options = parser.parse_args()
+    prepare_environment()
     if missing := [str(path) for path in options.notebooks if not path.is_file()]:
         parser.error(f"no such notebook: {', '.join(missing)}")
     changed, failed, table = [], [], []

@@ -1,6 +1,5 @@
 """Training runs small enough for tests: made-up photographs, tiny networks, and how two runs are compared."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +29,7 @@ def made_up_photos(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory) -> Path:
-    "A folder of photographs to train on; their packs go into a folder of the test session."
-    os.environ["SRGAN_NB_DATA"] = str(tmp_path_factory.mktemp("data"))
+    "A folder of photographs to train on."
     return made_up_photos(tmp_path_factory.mktemp("made_up") / "photos")
 
 
