@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
 from torch import Tensor
 
 from .bicubic import crop_to_multiple, downsample
@@ -72,13 +73,22 @@ def find_dataset(dataset: str | Path) -> Path:
 
 # %% ../nbs/21_benchmarks.ipynb #08e82c14
 def find_pairs(folder: Path, scale: int = 4) -> tuple[list[tuple[str, Path, Path | None]], list[tuple[str, str]]]:
-    """The pictures of a set, (name, HR file, LR file or None), and those without a partner, (name, reason).
+    """The pictures of a set, (name, HR file, LR file or None), and the files that are left out, (name, reason).
 
     HR lies in HR/, HR_jpeg/ or in the folder itself. LR lies in LRx4/, LR_bicubic/X4/ or LR/ (4 stands for `scale`),
-    named as its HR or with "x4" added. Without such a folder LR is None: to be made. Raises `UserError` for no HR.
+    named as its HR or with "x4" added. Without such a folder LR is None: to be made. Left out are those without a
+    partner, and the second of two files of one name. Raises `UserError` for no HR.
     """
-    def files(place: Path | None) -> dict[str, Path]:
-        return {path.stem: path for path in sorted(place.iterdir()) if path.is_file() and path.name[0] != "."}
+    suffixes, alone = Image.registered_extensions(), []
+
+    def files(place: Path, ending: str = "") -> dict[str, Path]:
+        found = {}
+        for path in sorted(place.iterdir(), key=lambda path: (path.suffix.lower() not in suffixes, path)):
+            if path.is_file() and path.name[0] != ".":
+                taken = found.setdefault(path.stem.removesuffix(ending), path)
+                if taken != path:
+                    alone.append((path.name, f"another file of this name in {place.name} was taken: {taken.name}"))
+        return found
 
     def first(*names: str) -> Path | None:
         return next((folder / name for name in names if (folder / name).is_dir()), None)
@@ -88,20 +98,21 @@ def find_pairs(folder: Path, scale: int = 4) -> tuple[list[tuple[str, Path, Path
     if not hrs:
         raise UserError(f"{hr_folder} holds no pictures")
     if not lr_folder:
-        return [(name, path, None) for name, path in hrs.items()], []
-    lrs = {name.removesuffix(f"x{scale}"): path for name, path in files(lr_folder).items()}
-    alone = [(name, f"no LR of this name in {lr_folder.name}") for name in hrs if name not in lrs]
+        return [(name, path, None) for name, path in hrs.items()], alone
+    lrs = files(lr_folder, f"x{scale}")
+    alone += [(name, f"no LR of this name in {lr_folder.name}") for name in hrs if name not in lrs]
     alone += [(name, f"no HR of this name in {hr_folder.name}") for name in lrs if name not in hrs]
     return [(name, path, lrs[name]) for name, path in hrs.items() if name in lrs], alone
 
 # %% ../nbs/21_benchmarks.ipynb #21db9d28
 def read_pair(hr_file: Path, lr_file: Path | None, scale: int = 4) -> tuple[Tensor, Tensor]:
-    """LR (3, h, w) and HR (3 or 1, scale*h, scale*w) in [0, 1]; one channel where the HR file is grey (mode L).
+    """LR (3, h, w) and HR (3 or 1, scale*h, scale*w) in [0, 1]; one channel where the HR file is grey.
 
     Raises `UserError` for files that are no pictures, and for sizes that don't belong together.
     """
     picture = open_image(hr_file)
-    hr = to_tensor(picture if picture.mode == "L" else to_rgb(picture))
+    grey = picture.getbands()[0] in ("1", "L", "I") and len(picture.getbands()) < 3  # three begin with L: LAB
+    hr = to_tensor(to_rgb(picture))[:1 if grey else 3]
     if lr_file is None:
         hr = crop_to_multiple(hr, scale)
         return downsample(hr, scale).expand(3, -1, -1), hr

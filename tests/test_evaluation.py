@@ -172,6 +172,35 @@ def test_bad_pictures_are_told_and_the_rest_is_scored(dataset, photo):
     assert all(reason and "\n" not in reason for reason in reasons.values()), "one clear line each"
 
 
+def test_the_second_of_two_files_of_one_name_is_told(tmp_path, photo):
+    for name in ("a.png", "a.jpg", "b.png"):
+        save_image(photo, tmp_path / name)
+    (tmp_path / "b.json").write_text("{}")  # its name comes first, and it is no picture
+    (tmp_path / "LRx4").mkdir()
+    for name in ("a.png", "ax4.png", "b.png"):
+        save_image(downsample(photo), tmp_path / "LRx4" / name)
+    pairs, left_out = find_pairs(tmp_path)
+    assert [(name, hr.name, lr.name) for name, hr, lr in pairs] == [("a", "a.jpg", "a.png"), ("b", "b.png", "b.png")]
+    assert left_out == [("a.png", f"another file of this name in {tmp_path.name} was taken: a.jpg"),
+                        ("b.json", f"another file of this name in {tmp_path.name} was taken: b.png"),
+                        ("ax4.png", "another file of this name in LRx4 was taken: a.png")]
+    result = evaluate(tmp_path, "bicubic", progress=False)
+    assert len(result.rows) == 2 and result.omitted == left_out
+
+
+def test_grey_is_grey_in_every_kind_of_file(dataset, photo):
+    levels = (photo.mean(0) * 255).round().numpy()
+    (dataset / "a.png").unlink()
+    Image.fromarray((levels * 257).astype("uint16")).save(dataset / "sixteen.png")
+    Image.fromarray((levels * 257).astype("uint16")).save(dataset / "scan.tif")
+    Image.fromarray(levels.astype("uint8")).save(dataset / "with alpha.png")
+    grey = Image.open(dataset / "with alpha.png")
+    grey.putalpha(255)
+    grey.save(dataset / "with alpha.png")
+    scores = [row["grey"] for row in evaluate(dataset, "bicubic", progress=False).rows]
+    assert len(scores) == 4 and scores[0] and scores == scores[:1] * 4
+
+
 def test_nothing_scored_is_an_error(tmp_path):
     (tmp_path / "notes.txt").write_text("text")
     with pytest.raises(UserError, match="no picture of .* could be scored .*notes"):
