@@ -221,19 +221,23 @@ def adversarial_loss(fake_logits: Tensor, real_logits: Tensor | None = None) -> 
     """The generator's adversarial loss, -log D(G(LR)), from D's logits for SR (any shape); a scalar.
 
     0 when D takes every SR for a photograph, log 2 when it can't tell. With `real_logits`, D's logits for the HR of
-    the same patches, it is relativistic: each SR is to look more real than its own HR.
-    Source: equation 6, mean in place of sum; Jolicoeur-Martineau 2018 for the relativistic one.
+    the same patches, it is relativistic: SR is to look more real than the mean of all HR, and HR less real than the
+    mean of all SR; 2 log 2 when D can't tell.
+    Source: equation 6, mean in place of sum; Jolicoeur-Martineau 2018, "RaSGAN", for the relativistic one.
     """
-    logits = fake_logits.float() if real_logits is None else fake_logits.float() - real_logits.float()
-    return F.softplus(-logits).mean()  # -log sigmoid(z) = log(1 + exp(-z)), safe for any z
+    fake_logits = fake_logits.float()
+    if real_logits is None:
+        return F.softplus(-fake_logits).mean()  # -log sigmoid(z) = log(1 + exp(-z)), safe for any z
+    real_logits = real_logits.float()
+    return F.softplus(real_logits.mean() - fake_logits).mean() + F.softplus(real_logits - fake_logits.mean()).mean()
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, relativistic: bool = False) -> Tensor:
     """The discriminator's loss, -log D(HR) - log(1 - D(SR)), from its logits; a scalar.
 
     2 log 2 = 1.386 when D can't tell. Give it the logits of `sr.detach()`: this step must not reach the generator.
-    `relativistic`: each HR is to look more real than its own SR; log 2 = 0.693 when D can't tell.
-    Source: equation 2, negated: D maximises it there; Jolicoeur-Martineau 2018 for the relativistic one.
+    `relativistic`: HR is to look more real than the mean of all SR, and SR less real than the mean of all HR.
+    Source: equation 2, negated: D maximises it there; Jolicoeur-Martineau 2018, "RaSGAN", for the relativistic one.
     """
     if relativistic:
         return adversarial_loss(real_logits, fake_logits)  # the same game with the roles exchanged

@@ -74,7 +74,7 @@ class LossSettings:
     vgg_share: float = setting(1.0, "part of each batch that VGG looks at")
     pixel_weight: float = setting(0.0, "in stage srgan: factor of an L1 of pixels beside the content loss; 0: none")
     adversarial_weight: float = setting(1e-3, "factor of the adversarial loss (equation 3)")
-    relativistic: bool = setting(False, "judge each SR beside its own HR, in place of alone")
+    relativistic: bool = setting(False, "judge HR against the mean of SR and SR against that of HR")
     gradient_penalty: float = setting(0.0, "factor of the penalty on a steep discriminator (R1); 0: none")
 
 # %% ../nbs/15_recipes.ipynb #4bb303f6

@@ -35,8 +35,8 @@ def srgan_update(generator: nn.Module, discriminator: nn.Module, generator_optim
     The generator runs once: its output serves the discriminator's step detached and the generator's step attached.
     Returns detached values for the log: "content" and "adversarial" as they enter the loss, "discriminator", the
     mean probabilities "real" = D(HR) and "fake" = D(G(LR)) before this update (where the loss is relativistic: that HR
-    is the more real one of its pair, and that SR is), and "colour" as `srresnet_update`. `penalty`: the weight of
-    `gradient_penalty` in D's step; "discriminator" is without it.
+    is more real than the mean of all SR, and SR than the mean of all HR), and "colour" as `srresnet_update`.
+    `penalty`: the weight of `gradient_penalty` in D's step; "discriminator" is without it.
     With `probe`, a parameter of the generator, also "gradient_content" and "gradient_adversarial", how hard each
     term pulls at it.
     """
@@ -54,7 +54,7 @@ def srgan_update(generator: nn.Module, discriminator: nn.Module, generator_optim
     precision.update(loss, generator_optimizer)
     pulls = {f"gradient_{name}": loss.new_tensor(norm) for name, norm in pulls.items()}
     if perceptual.relativistic:
-        real_logits, fake_logits = real_logits - fake_logits, fake_logits - real_logits
+        real_logits, fake_logits = real_logits - fake_logits.mean(), fake_logits - real_logits.mean()
     values = {**terms, **pulls, "discriminator": judging, "real": real_logits.sigmoid().mean(),
               "fake": fake_logits.sigmoid().mean(), "colour": (sr - hr).mean((0, 2, 3))}
     return {name: value.detach().float() for name, value in values.items()}

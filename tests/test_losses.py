@@ -222,12 +222,15 @@ def test_perceptual_loss_is_the_sum_of_its_terms():
     assert torch.equal(total, terms["content"] + terms["adversarial"])
 
 
-def test_a_relativistic_loss_compares_each_pair_and_asks_for_both_logits():
+def test_a_relativistic_loss_compares_with_the_mean_of_the_others_and_asks_for_both_logits():
     sr, hr, fake, real = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16), torch.randn(2, 1), torch.randn(2, 1)
     perceptual = PerceptualLoss(content_loss("MSE"), adversarial_weight=0.5, relativistic=True)
     terms = perceptual(sr, hr, fake, real)[1]
-    torch.testing.assert_close(terms["adversarial"], -0.5 * torch.sigmoid(fake - real).log().mean())
-    torch.testing.assert_close(discriminator_loss(real, fake, relativistic=True), -torch.sigmoid(real - fake).log().mean())
+    more_real = -torch.sigmoid(fake - real.mean()).log().mean()
+    less_real = -(1 - torch.sigmoid(real - fake.mean())).log().mean()
+    torch.testing.assert_close(terms["adversarial"], 0.5 * (more_real + less_real))
+    expected = -torch.sigmoid(real - fake.mean()).log().mean() - (1 - torch.sigmoid(fake - real.mean())).log().mean()
+    torch.testing.assert_close(discriminator_loss(real, fake, relativistic=True), expected)
     for loss, logits in ((perceptual, (fake,)), (PerceptualLoss(content_loss("MSE")), (fake, real))):
         with pytest.raises(ValueError, match="real_logits"):
             loss(sr, hr, *logits)
