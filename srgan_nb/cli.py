@@ -8,10 +8,17 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import wraps
+from os.path import expanduser
 
 from srgan_nb.files import UserError
 
 __all__ = ["train", "evaluate", "upscale", "download"]
+
+
+def at_home(argument: str) -> str:
+    "An argument with the home folder in place of a tilde, also behind --flag=, where no shell puts it."
+    flag, equals, value = argument.partition("=")
+    return flag + equals + expanduser(value) if argument.startswith("--") else expanduser(argument)
 
 
 def exits_cleanly(command: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
@@ -20,7 +27,7 @@ def exits_cleanly(command: Callable[[Sequence[str] | None], int | None]) -> Call
     @wraps(command)
     def wrapped(arguments: Sequence[str] | None = None) -> int:
         try:
-            return command(arguments) or 0
+            return command([at_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]) or 0
         except UserError as error:
             print(f"srgan_{command.__name__}: {error}", file=sys.stderr)
             return 1
@@ -134,15 +141,18 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--save", metavar="FILE", help="write the table there as well: .md, .csv or .json")
     given = parser.parse_args(arguments)
 
-    from srgan_nb.benchmarks import find_dataset
-    from srgan_nb.evaluation import evaluate
-    from srgan_nb.reports import save_comparisons, save_report, to_markdown
+    from srgan_nb.benchmarks import find_dataset, find_pairs
+    from srgan_nb.evaluation import evaluate, find_model
+    from srgan_nb.reports import check_report, save_comparisons, save_report, to_markdown
 
-    for name in given.datasets:
-        find_dataset(name)  # what is missing is told before work starts
+    if given.save:  # what can't be is told before work starts
+        check_report(given.save)
+    models = [find_model(model, given.scale, given.device) for model in given.models]
+    asked = [(dataset, model) for model in models for dataset in given.datasets]
+    for dataset, model in asked:
+        find_pairs(find_dataset(dataset), model.scale)
     each = save_comparisons(given.pictures) if given.pictures else None
-    results = [evaluate(dataset, model, given.scale, given.lpips, given.device, given.limit, each)
-               for model in given.models for dataset in given.datasets]
+    results = [evaluate(dataset, model, lpips_net=given.lpips, limit=given.limit, each=each) for dataset, model in asked]
     print(to_markdown(results))
     if given.save:
         save_report(results, given.save)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from srgan_nb.bicubic import downsample, upsample_bicubic
-from srgan_nb.checkpoints import load_generator
+from srgan_nb.checkpoints import SHIPPED, load_generator
 from srgan_nb.cli import exits_cleanly
 from srgan_nb.files import UserError, counted, write_atomically
 from srgan_nb.images import demo_photo, read_image
@@ -65,8 +65,8 @@ def train_both_stages(out: Path, steps: int) -> None:
         print("The content loss is MSE, since no VGG19 weights are here; name their file in SRGAN_NB_VGG to have features")
     second = dict(shared, steps=adversarial_steps, validate_every=max(1, adversarial_steps // 4),
                   checkpoint_every=max(1, adversarial_steps // 8))
-    stage_trainer(settings_for("srgan", "lite", out=str(out / "srgan"), init=str(out / "srresnet"),
-                                       **content, **second)).fit()
+    init = f"{out}/srresnet"  # with a slash it can't be the shipped one's name
+    stage_trainer(settings_for("srgan", "lite", out=str(out / "srgan"), init=init, **content, **second)).fit()
 
 
 @torch.inference_mode()
@@ -118,7 +118,7 @@ def demo(arguments: Sequence[str] | None = None) -> int:
         print(f"\nstopped; what was learned is in {options.out}. Run the same command to go on.", file=sys.stderr)
         return 128 + stop.signal
     learned = enlarge_held_out(options.out / "srresnet", options.out / "srgan")
-    shipped = enlarge_held_out("srresnet", "srgan")  # the same networks after a longer training
+    shipped = enlarge_held_out(SHIPPED / "srresnet.safetensors", SHIPPED / "srgan.safetensors")  # trained longer
     save_comparison(learned, options.out / "result.png")
     save_comparison(shipped, options.out / "shipped_weights.png")
     print_table({"learned here": learned, "shipped weights": shipped})

@@ -119,6 +119,8 @@ def enlarge_dataset(dataset: str | Path, model: Model, limit: int | None = None,
     Pictures that can't be read are left out; (name, reason) is added to `omitted`. `limit`: the first so many pictures.
     Raises `UserError` where the model does not enlarge by its scale.
     """
+    if limit is not None and limit < 1:
+        raise UserError(f"limit is {limit}: the first how many pictures?")
     folder = find_dataset(dataset)
     pairs, alone = find_pairs(folder, model.scale)
     omitted = [] if omitted is None else omitted

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["UserError", "write_atomically", "flush_to_disk", "check_free_space", "locked", "counted", "short_name", "is_run"]
+__all__ = ["UserError", "write_atomically", "check_place", "flush_to_disk", "check_free_space", "locked", "counted", "short_name", "is_run"]
 
 
 class UserError(ValueError):
@@ -23,13 +23,10 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
     The bytes are on the disk (fsync) before the rename, so a reader, a crash or a power cut sees the old file or the
     new one, never a part. When the block raises, Ctrl-C included, the temporary file goes and `path` stays as it was.
     A killed process can leave the temporary file behind: its name begins with a dot and holds ".part".
-    Raises `UserError` where the folder is missing, or where `path` is there and is no plain file.
+    Raises `UserError` where `check_place` does.
     """
     path = Path(path)
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: the folder {path.parent} does not exist")
-    if path.exists() and not path.is_file():  # a folder, or a device such as /dev/null, must not be replaced
-        raise UserError(f"{path} is there and is no plain file: choose another name")
+    check_place(path)
     temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(8)}.part{path.suffix}")
     try:
         yield temporary
@@ -38,6 +35,17 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
         flush_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_place(path: str | Path) -> None:
+    """Raises `UserError` where no file can be written: the folder is missing or closed, or there is no plain file."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: the folder {path.parent} does not exist")
+    if path.exists() and not path.is_file():  # a folder, or a device such as /dev/null, must not be replaced
+        raise UserError(f"{path} is there and is no plain file: choose another name")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path}: no permission to write into {path.parent}")
 
 
 def flush_to_disk(path: str | Path) -> None:

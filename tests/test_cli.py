@@ -1,11 +1,14 @@
 """The commands as a shell sees them: exit codes, one clear line, tables and pictures where they were asked for."""
 
 import json
+import os
+import shutil
 
 import pytest
 from PIL import Image
 
 from srgan_nb import cli
+from srgan_nb.checkpoints import SHIPPED
 from srgan_nb.images import demo_photo
 
 
@@ -70,3 +73,60 @@ def test_wrong_usage_ends_with_two():
         with pytest.raises(SystemExit) as end:
             command(arguments)
         assert end.value.code == 2
+
+
+def test_a_tilde_is_the_home_folder_behind_a_flag_too(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(photos)
+    (tmp_path / "model").mkdir()
+    shutil.copy(SHIPPED / "srgan.safetensors", tmp_path / "model/generator.safetensors")
+    asked = [".", "--model=~/model", "--limit=2", "--save=~/table.md", "--pictures=~/pictures", "--device=cpu"]
+    assert cli.evaluate(asked) == 0, capsys.readouterr().err
+    assert (tmp_path / "table.md").exists() and len(list((tmp_path / "pictures").iterdir())) == 1
+    assert cli.train(["srresnet", "--data=~/nothing", "--out=~/run"]) == 1
+    assert str(tmp_path / "nothing") in capsys.readouterr().err and not list(photos.glob("~*"))
+
+
+@pytest.mark.parametrize("wrong, told", [
+    (["--save", "t.txt"], "must end in .md, .csv, .json"), (["--save", "nodir/t.csv"], "the folder nodir does not exist"),
+    (["--save", "folder.md"], "no plain file"), (["--limit", "0"], "limit is 0"), (["--limit", "-1"], "limit is -1"),
+    (["--device", "xpu"], "no device 'xpu'"), (["--model", "bicubic", "nothing"], "no generator 'nothing'"),
+    (["--model", "bicubic", "srgan", "--scale", "2"], "srgan enlarges by 4, not by 2"), (["empty"], "empty holds no pic"),
+    (["--pictures", "a file"], "File exists"),
+])
+def test_what_evaluate_can_t_do_is_one_line_before_any_work(wrong, told, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("empty", "folder.md"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "a file").touch()
+    monkeypatch.setattr("srgan_nb.evaluation.score", lambda *_: pytest.fail("work had begun"))
+    assert cli.evaluate([str(photos), *wrong]) == 1
+    message = capsys.readouterr().err.strip()
+    assert told in message and message.count("\n") == 0 and "Traceback" not in message
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a folder that is closed to this user")
+def test_a_closed_folder_is_told_before_any_work(photos, tmp_path, monkeypatch, capsys):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    monkeypatch.setattr("srgan_nb.evaluation.score", lambda *_: pytest.fail("work had begun"))
+    assert cli.evaluate([str(photos), "--save", str(tmp_path / "closed/t.csv")]) == 1
+    assert "no permission to write into" in capsys.readouterr().err
+
+
+def test_each_model_and_each_set_has_its_own_pictures(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for place in ("runs/srgan", "a", "b"):
+        (tmp_path / place).mkdir(parents=True)
+    shutil.copy(SHIPPED / "srgan.safetensors", "runs/srgan/generator.safetensors")
+    for run in ("a", "b"):
+        shutil.copy(SHIPPED / "srgan.safetensors", f"{run}/best.safetensors")
+    name = "照" * 70
+    for place in ("one", "two"):
+        shutil.copytree(photos, tmp_path / place / name, ignore=shutil.ignore_patterns("[!c]*"))
+    asked = [f"one/{name}", f"two/{name}", "--pictures", "sheets", "--device", "cpu", "--model", "srgan", "runs/srgan",
+             "a/best.safetensors", "b/best.safetensors"]
+    assert cli.evaluate(asked) == 0, capsys.readouterr().err
+    labels = sorted(path.stem.split("_", 1)[1] for path in (tmp_path / "sheets").iterdir())
+    assert labels == sorted(f"coffee_{model}{number}" for model in ("srgan", "runs-srgan", "a-best", "b-best")
+                            for number in ("", "_2"))

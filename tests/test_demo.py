@@ -17,9 +17,9 @@ WITHOUT_WEIGHTS = {name: value for name, value in os.environ.items()
 DEMO = [sys.executable, "-m", "srgan_nb.demo", "--out", "demo", "--steps"]
 
 
-def run_demo(steps: int, folder: Path) -> str:
+def run_demo(steps: int, folder: Path, *more: str) -> str:
     "Everything that the demo prints; it must end well."
-    done = subprocess.run([*DEMO, str(steps)], cwd=folder, env=WITHOUT_WEIGHTS, text=True, timeout=600,
+    done = subprocess.run([*DEMO, str(steps), *more], cwd=folder, env=WITHOUT_WEIGHTS, text=True, timeout=600,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
@@ -60,6 +60,13 @@ def test_stopped_and_run_again(tmp_path: Path) -> None:
             assert picture.width > 1000 and f"demo/{name}" in printed
             greys = picture.convert("L").resize((64, 32)).get_flattened_data()
             assert len(set(greys)) > 20, "a picture, not an empty canvas"
+
+
+def test_runs_where_one_stands_do_not_take_the_shipped_names(tmp_path: Path) -> None:
+    printed = run_demo(1, tmp_path, "--out", ".")
+    assert (tmp_path / "srgan/generator.safetensors").exists(), "a run of the shipped weights' name"
+    shipped = float(re.search(r"^SRGAN +\d\d\.\d\d dB +(\d\d\.\d\d) dB$", printed, re.MULTILINE)[1])
+    assert shipped > float(re.search(r"^bicubic +(\d\d\.\d\d) dB", printed, re.MULTILINE)[1]) + 1
 
 
 def test_make_demo_hands_its_steps_on() -> None:

@@ -300,6 +300,7 @@ def test_comparisons_show_the_four_pictures(tmp_path, dataset, photo):
     sheet = comparison(lr, torch.ones_like(photo), photo, "white", size=32, zoom=2)
     whole = round(photo.shape[2] * 64 / photo.shape[1])
     assert sheet.size == (whole + 4 * (64 + 4), 64 + 22)
+    assert comparison(lr, upsample_bicubic(lr), photo, "bicubic", size=32, zoom=2).size == sheet.size
     panel = sheet.crop((whole + 4 + 2 * 68, 22, whole + 4 + 2 * 68 + 64, 22 + 64))  # the third one: the model's
     assert panel.getextrema() == ((255, 255),) * 3
     shown = sheet.crop((whole + 4 + 3 * 68, 22, whole + 4 + 3 * 68 + 64, 22 + 64)).resize((32, 32), Image.NEAREST)
