@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 import urllib.request
 from pathlib import Path
@@ -18,10 +19,17 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent
 HAS_WEIGHTS = {path.stem for path in (ROOT / "srgan_nb").glob("weights/*.safetensors")} >= {"srresnet", "srgan"}
 
+
+def commands() -> list[str]:
+    "The lines of all shell blocks, in order."
+    return [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line]
+
+
 ELSEWHERE = {  # command -> the test that runs it
     "make demo": "tests/test_demo.py::test_stopped_and_run_again",
     "make test": "the run that you are looking at",
     "make lab": "tests/test_readme.py::test_make_lab_serves_the_start_page",
+    **{command: "tests/test_readme.py::test_without_make" for command in commands() if ".venv" in command},
 }
 SMALL = "--discriminator-channels 4 --discriminator-dense 8 --batch-size 2 --patch-size 32 --held-out 1"
 SHORTENED = {  # how a command begins -> what makes it short
@@ -30,11 +38,6 @@ SHORTENED = {  # how a command begins -> what makes it short
     "srgan_train srgan --resume": "--steps 2",
     "srgan_evaluate": "--limit 1",
 }
-
-
-def commands() -> list[str]:
-    "The lines of all shell blocks, in order."
-    return [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line]
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +113,30 @@ def test_make_lab_serves_the_start_page(tmp_path: Path) -> None:
         if lab.poll() is None:
             os.killpg(lab.pid, signal.SIGTERM)
             lab.wait(30)
+
+
+def test_without_make(tmp_path: Path) -> None:
+    "In a copy of the project, without a network: packages that are here stand in for those that pip would fetch."
+    for name in ("settings.ini", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "srgan_nb", tmp_path / "srgan_nb")
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {**kept, "PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
+
+    def said(command: str) -> str:
+        done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, text=True, capture_output=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    venv, install, demo, lab, test = [command for command in commands() if ".venv" in command]
+    said(venv)
+    folder = Path(said('.venv/bin/python -c "import sysconfig; print(sysconfig.get_path(\'purelib\'))"').strip())
+    shutil.rmtree(folder / "setuptools", ignore_errors=True)  # the old one that Python 3.11 brings
+    (folder / "here.pth").write_text(sysconfig.get_path("purelib"))
+    said(install)
+    assert (folder / "__editable__.srgan_nb-0.1.0.pth").read_text().strip() == str(tmp_path), "as type checkers need it"
+    assert "srgan_demo" in said(f"{demo} --help")
+    assert said(f"{lab} --version") and "pytest" in said(f"{test} --version")
 
 
 def test_table_names_every_notebook() -> None:
