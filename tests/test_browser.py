@@ -8,8 +8,8 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from tests.support.browser import WHY_NOT, NotebookPage, chromium, jupyterlab, wait_for
 from tests.conftest import ROOT
+from tests.support.browser import WHY_NOT, NotebookPage, chromium, jupyterlab, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
 

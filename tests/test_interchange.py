@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from srgan_nb.files import UserError
 from srgan_nb.generator import Generator
 from srgan_nb.interchange import PublicGenerator, export_onnx, export_program, generator_of, load_public, read_weights
 from srgan_nb.upscaling import Upscaler, upscale
 from tests.conftest import ROOT
-from torch import nn
 
 CHANNELS, BLOCKS = 8, 2
 

@@ -8,8 +8,20 @@ import torch
 from torch import nn
 
 from srgan_nb.files import UserError
-from srgan_nb.losses import (VGG_ENDS, PerceptualLoss, PixelLoss, VGGContentLoss, adversarial_loss, content_loss,
-                             discriminator_loss, find_vgg_weights, frozen, gradient_norms, gradient_penalty, vgg_layers)
+from srgan_nb.losses import (
+    VGG_ENDS,
+    PerceptualLoss,
+    PixelLoss,
+    VGGContentLoss,
+    adversarial_loss,
+    content_loss,
+    discriminator_loss,
+    find_vgg_weights,
+    frozen,
+    gradient_norms,
+    gradient_penalty,
+    vgg_layers,
+)
 
 SHARED = Path(os.environ.get("SRGAN_NB_SHARED", ""), "weights", "vgg19_conv3_1.pth")
 

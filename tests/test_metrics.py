@@ -8,8 +8,20 @@ import pytest
 import torch
 
 from srgan_nb.files import UserError
-from srgan_nb.metrics import (CHOICES, PAPER, PUBLIC_PROTOCOLS, Protocol, average_psnr, decode, lpips, lpips_network,
-                              psnr, scored_pixels, ssim, ssim_window)
+from srgan_nb.metrics import (
+    CHOICES,
+    PAPER,
+    PUBLIC_PROTOCOLS,
+    Protocol,
+    average_psnr,
+    decode,
+    lpips,
+    lpips_network,
+    psnr,
+    scored_pixels,
+    ssim,
+    ssim_window,
+)
 
 
 def pair(height=40, width=48, seed=0, noise=0.08):

@@ -19,6 +19,7 @@ from srgan_nb.runs import RunFolder, read_rows
 from srgan_nb.trainer import Interrupted, Trainer
 from tests.support.small_runs import SMALL, SMALL_GAN, assert_same, final_state, run_settings
 
+
 def stop_at(trainer: Trainer, step: int) -> None:
     "Trains until a SIGINT arrives in the middle of update number `step`."
     update = trainer.update

@@ -13,12 +13,13 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
+
 from srgan_nb.checkpoints import save_generator
 from srgan_nb.evaluation import find_model
 from srgan_nb.files import UserError
-from srgan_nb.images import demo_photo
 from srgan_nb.folders import upscale_file, upscale_folder
 from srgan_nb.generator import Generator
+from srgan_nb.images import demo_photo
 from srgan_nb.kinds import Picture, fill_hidden
 from srgan_nb.picture_files import read_pictures, write_pictures
 from srgan_nb.upscaling import Upscaler, bytes_of, upscale, upscale_widget
