@@ -1,10 +1,11 @@
 # make demo          learn from the photographs in installed packages, enlarge one: demo/result.png (STEPS=200 is shorter)
 # make lab           read and run the notebooks in JupyterLab
-# make test          every test but the browser's
+# make test          every test but the browser's, in random order, on up to four cores
+# make quick         those of them that take a moment each, for the change at hand
 # make browser-test  every notebook run in JupyterLab in a real browser (needs Chromium and its driver)
 # make notebooks     run all notebooks in order, keep their outputs, say which text outputs changed
 # The first of them makes .venv, and each brings it up to date when what it is made from has changed.
-.PHONY: help demo lab test browser-test notebooks
+.PHONY: help demo lab test quick browser-test notebooks
 
 VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
@@ -19,8 +20,13 @@ demo: $(VENV)/installed
 lab: $(VENV)/installed  # with long lines of code wrapped, not cut
 	@JUPYTER_CONFIG_PATH=$(abspath .ci/jupyter) jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) nbs/index.ipynb
 
+on_all_cores = --numprocesses logical --maxprocesses 4 --dist worksteal
+
 test: $(VENV)/installed
-	@python -m pytest -m "not browser"
+	@python -m pytest $(on_all_cores) -m "not browser"
+
+quick: $(VENV)/installed
+	@python -m pytest $(on_all_cores) -m "not browser and not slow"
 
 browser-test: $(VENV)/installed
 	@python -m pytest -m browser

@@ -1,4 +1,4 @@
-"""What the tests share: where the repository is, the folder with photographs and weights, and the reasons to skip."""
+"""What the tests share: their environment, the folder with photographs and weights, the reasons to skip, and the seed."""
 
 import os
 from pathlib import Path
@@ -7,10 +7,10 @@ import pytest
 
 from tests.support.environment import prepare_environment
 
-pytest_plugins = ["tests.support.small_runs"]  # the fixtures photos and trained
 ROOT = Path(__file__).resolve().parents[1]
-
 prepare_environment()
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: there is a worker for each core
+pytest_plugins = ["tests.support.small_runs"]  # the fixtures photos and trained
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +20,13 @@ def shared() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("SRGAN_NB_SHARED names no folder with data/ and weights/")
     return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def the_same_random_numbers() -> None:
+    "Whatever ran before, a test's random tensors are always the same ones."
+    import torch
+    torch.manual_seed(0)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -3,17 +3,19 @@ import os
 import shutil
 import sys
 import threading
-import time
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from srgan_nb import data
 from srgan_nb.bicubic import downsample
 from srgan_nb.data import ORDERS, Batches, Pack, PatchSampler, as_float, choose, lay, pack_photos
 from srgan_nb.files import UserError
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -183,15 +185,32 @@ def test_batches_come_in_order_and_are_those_of_their_steps(make_pack, options):
 
 
 def test_waiting_is_counted_and_hidden_by_making_ahead(make_pack, monkeypatch):
+    "By a clock that ticks once for every batch that is made, and at no other time."
     sampler = PatchSampler(make_pack([(64, 64)]), 32, 2)
-    cut = sampler.cut
-    monkeypatch.setattr(sampler, "cut", lambda *which: time.sleep(0.02) or cut(*which))
-    slow_reader, fast_reader = sampler.batches(0, 10), sampler.batches(0, 10)
-    for _ in slow_reader:
-        time.sleep(0.06)
-    for _ in fast_reader:
-        pass
-    assert slow_reader.waited < 0.1 < fast_reader.waited
+    cut, ticks = sampler.cut, []
+    asked, made = threading.Event(), threading.Semaphore(0)
+
+    def now():
+        asked.set()
+        return len(ticks)
+
+    def cut_and_tick(*which):
+        asked.wait()
+        ticks.append(which)
+        made.release()
+        return cut(*which)
+
+    monkeypatch.setattr(sampler, "cut", cut_and_tick)
+    monkeypatch.setattr(data, "time", SimpleNamespace(perf_counter=now))
+    batches = iter(reader := sampler.batches(0, 10, ahead=4))
+    next(batches)
+    assert reader.waited >= 1, "nothing was made before the reader asked"
+    waited = reader.waited
+    for already_made in (5, 1, 1):  # the one that came and the four after it; then one more each time
+        for _ in range(already_made):
+            made.acquire()
+        next(batches)
+    assert reader.waited == waited
 
 
 def test_an_error_in_the_background_reaches_the_reader(make_pack):
@@ -200,14 +219,10 @@ def test_an_error_in_the_background_reaches_the_reader(make_pack):
 
 
 def test_a_reader_that_leaves_early_leaves_no_thread(make_pack):
-    before = threading.active_count()
+    before = set(threading.enumerate())
     for _ in PatchSampler(make_pack([(64, 64)]), 32, 4).batches(0, 10**9):
         break
-    for _ in range(100):
-        if threading.active_count() == before:
-            return
-        time.sleep(0.05)
-    raise AssertionError("a thread is still at work")
+    wait_for(lambda: set(threading.enumerate()) <= before, "the end of the threads that the reader had")
 
 
 @pytest.mark.cuda

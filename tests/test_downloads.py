@@ -1,18 +1,18 @@
 """Downloads against a loopback server that breaks off, lies, redirects and refuses."""
 import hashlib
 import io
+import itertools
 import json
-import multiprocessing
 import os
 import random
 import re
-import sys
 import tarfile
 import threading
 import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from PIL import Image
 from srgan_nb import downloads
 from srgan_nb.downloads import PhotoSet, Source, download, fetch, folder_atomically, pixel_digest, unpack
 from srgan_nb.files import UserError
+from tests.support.kills import context, killed_at_change
 
 SHARED = Path(os.environ.get("SRGAN_NB_SHARED", ""))
 
@@ -76,7 +77,7 @@ class Site:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
         self.server.site = self
         self.address = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()  # asks often for its end
 
 
 @pytest.fixture
@@ -379,32 +380,33 @@ def test_an_unknown_name_and_a_plundered_folder(toy, tmp_path):
         download("Toy", tmp_path, progress=False)
 
 
+TOY = make_zip(PICTURES | {"big": PAYLOAD * 5})
+
+
 def download_toy(address: str, folder: Path) -> None:
-    data = make_zip(PICTURES | {"big": PAYLOAD * 5})
-    downloads.PHOTO_SETS["Toy"] = PhotoSet(3, ("*Toy/HR/*.png",), (Source(address + "/toy.zip", sha(data)),))
-    download("Toy", folder, progress=False)
+    toy = PhotoSet(3, ("*Toy/HR/*.png",), (Source(address + "/toy.zip", sha(TOY)),))
+    with mock.patch.dict(downloads.PHOTO_SETS, Toy=toy):
+        download("Toy", folder, progress=False)
 
 
 def test_killed_at_any_moment_it_goes_on(site, tmp_path):
-    site.files["/toy.zip"] = make_zip(PICTURES | {"big": PAYLOAD * 5})
-    site.script["/toy.zip"] = [{"slow": 0.005}] * 6
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
-    for moment in (0.05, 0.15, 0.3, 0.45, 0.6):
-        process = context.Process(target=download_toy, args=(site.address, tmp_path))
-        process.start()
-        process.join(moment)
-        process.kill()
-        process.join()
-        assert not (tmp_path / "Toy").exists() or whole(tmp_path / "Toy")
-    download_toy(site.address, tmp_path)
-    assert whole(tmp_path / "Toy")
+    site.files["/toy.zip"] = TOY
+    for number in itertools.count():
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        killed = killed_at_change(number, folder, download_toy, site.address, folder)
+        assert not (folder / "Toy").exists() or whole(folder / "Toy")
+        if not killed:
+            break
+        download_toy(site.address, folder)
+        assert whole(folder / "Toy")
+        assert not list(folder.glob(".Toy*.part"))
+    assert number > 10 and whole(folder / "Toy")
     assert any(asked for _, asked in site.log), "no try went on where the killed one stopped"
-    assert not list(tmp_path.glob(".Toy*.part"))
 
 
 def test_two_at_once_fetch_once(site, tmp_path):
-    site.files["/toy.zip"], site.script["/toy.zip"] = make_zip(PICTURES | {"big": PAYLOAD * 5}), [{"slow": 0.002}]
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
+    site.files["/toy.zip"], site.script["/toy.zip"] = TOY, [{"slow": 0.002}]
     both = [context.Process(target=download_toy, args=(site.address, tmp_path)) for _ in range(2)]
     for process in both:
         process.start()

@@ -1,15 +1,17 @@
 """Files appear whole or not at all, whatever happens to the writer."""
 
+import itertools
 import os
-import random
 import signal
-import subprocess
-import sys
 import time
+from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
 from srgan_nb.files import UserError, check_free_space, counted, locked, write_atomically
+from tests.support.kills import context, killed_at_change
+from tests.support.waiting import wait_for
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
@@ -38,51 +40,47 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-WRITER = """
-import sys
-from srgan_nb.files import write_atomically
-letters = [b"a", b"b"]
-print("ready", flush=True)
-while True:
-    letters.reverse()
-    with write_atomically(sys.argv[1]) as temporary, open(temporary, "wb", buffering=0) as file:
-        for _ in range(50):
-            file.write(letters[0] * 20_000)
-"""
+def write_letters(target: Path, letters: str) -> None:
+    "Writes a megabyte of each letter, in fifty pieces, over the one before."
+    for letter in letters:
+        with write_atomically(target) as temporary, open(temporary, "wb", buffering=0) as file:
+            for _ in range(50):
+                file.write(20_000 * letter.encode())
+
+
+def write_without_end(target: Path) -> None:
+    while True:
+        write_letters(target, "ab")
 
 
 def test_a_killed_writer_leaves_a_whole_file(tmp_path):
-    target = tmp_path / "weights.bin"
-    pause = random.Random(0)
-    seen = 0
-    for _ in range(10):
-        writer = subprocess.Popen([sys.executable, "-c", WRITER, target], stdout=subprocess.PIPE)
-        assert writer.stdout.readline() == b"ready\n"
-        time.sleep(pause.uniform(0, 0.15))
-        writer.send_signal(signal.SIGKILL)
-        writer.communicate()
-        if target.exists():
-            content = target.read_bytes()
-            assert content in (b"a" * 1_000_000, b"b" * 1_000_000)
-            seen += 1
-    assert seen
-    leftovers = [path.name for path in tmp_path.iterdir() if path != target]
-    assert all(name.startswith(".") and ".part" in name for name in leftovers)
+    for number in itertools.count():
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        killed = killed_at_change(number, folder, write_letters, folder / "weights.bin", "ab")
+        content = (folder / "weights.bin").read_bytes() if (folder / "weights.bin").exists() else b""
+        assert content in (b"", b"a" * 1_000_000, b"b" * 1_000_000)
+        leftovers = [path.name for path in folder.iterdir() if path.name != "weights.bin"]
+        assert all(name.startswith(".") and ".part" in name for name in leftovers)
+        if not killed:
+            break
+    assert number >= 8 and content[:1] == b"b" and not leftovers, "each of two files is opened, flushed, renamed, swept up"
 
 
 def test_a_reader_beside_two_writers_sees_whole_files_only(tmp_path):
     target = tmp_path / "weights.bin"
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, target], stdout=subprocess.PIPE) for _ in range(2)]
+    writers = [context.Process(target=write_without_end, args=(target,)) for _ in range(2)]
     try:
-        deadline = time.monotonic() + 20
-        while not target.exists():
-            assert time.monotonic() < deadline
+        for writer in writers:
+            writer.start()
+        wait_for(target.exists, "the first file")
         for _ in range(100):
             assert len(target.read_bytes()) == 1_000_000
+        assert all(writer.is_alive() for writer in writers)
     finally:
         for writer in writers:
             writer.kill()
-            writer.communicate()
+            writer.join()
 
 
 def test_long_names_fit(tmp_path):
@@ -122,36 +120,55 @@ def test_free_space(tmp_path):
         check_free_space(tmp_path / "not" / "yet" / "made", 10**18, "a test")
 
 
-HOLDER = """
-import sys, time
-from srgan_nb.files import locked
-with locked(sys.argv[1]):
-    print("inside", flush=True)
-    time.sleep(60)
-"""
+def hold_for_ever(path: Path, inside) -> None:
+    with locked(path):
+        inside.set()
+        signal.pause()
 
 
-def test_one_process_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path):
-    path = tmp_path / "not" / "yet" / "made" / ".lock"
-    holders = [subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE)]
-    try:
-        assert holders[0].stdout.readline() == b"inside\n"
-        with pytest.raises(UserError, match="another is at work"):
-            with locked(path, busy="another is at work"):
-                pass
-        holders.append(subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE))
-        os.set_blocking(holders[1].stdout.fileno(), False)
-        time.sleep(2)  # long enough to start and to find it taken
-        assert not holders[1].stdout.read(), "the second one waits"
-        os.set_blocking(holders[1].stdout.fileno(), True)
-        holders[0].kill()
-        assert holders[1].stdout.readline() == b"inside\n", "and has its turn when the first one is gone"
-    finally:
-        for holder in holders:
-            holder.kill()
-            holder.communicate()
+def test_who_waits_has_its_turn_when_the_holder_is_killed(tmp_path, monkeypatch):
+    path, inside, waits, has_its_turn = tmp_path / "not" / "yet" / "made" / ".lock", context.Event(), Event(), Event()
+    holder = context.Process(target=hold_for_ever, args=(path, inside))
+    holder.start()
+    inside.wait()
+    with pytest.raises(UserError, match="another is at work"):
+        with locked(path, busy="another is at work"):
+            pass
+
+    def wait_and_enter():
+        with locked(path):
+            has_its_turn.set()
+
+    pause = time.sleep
+    monkeypatch.setattr("srgan_nb.files.time.sleep", lambda seconds: waits.set() or pause(seconds))
+    waiter = Thread(target=wait_and_enter)
+    waiter.start()
+    waits.wait()
+    assert not has_its_turn.is_set()
+    holder.kill()
+    has_its_turn.wait()
+    waiter.join()
     with locked(path, busy="nobody is at work any more"):
         pass
+
+
+def add_ones(number: Path, times: int) -> None:
+    "Reads a number from a file and writes the next one, under a lock."
+    for _ in range(times):
+        with locked(number.with_suffix(".lock")):
+            value = int(number.read_text())
+            time.sleep(0.001)  # long enough for another one to read the same, if the lock let it
+            number.write_text(str(value + 1))
+
+
+def test_one_process_at_a_time(tmp_path):
+    (tmp_path / "number").write_text("0")
+    processes = [context.Process(target=add_ones, args=(tmp_path / "number", 20)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert (tmp_path / "number").read_text() == "60"
 
 
 def test_an_error_inside_opens_the_lock(tmp_path):

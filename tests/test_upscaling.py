@@ -1,6 +1,7 @@
 """Pictures of every kind through upscaling: what comes back, what is refused, and that nothing is left half-written."""
 
 import io
+import itertools
 import os
 import re
 import subprocess
@@ -24,6 +25,7 @@ from srgan_nb.kinds import Picture, fill_hidden
 from srgan_nb.picture_files import read_pictures, write_pictures
 from srgan_nb.upscaling import Upscaler, bytes_of, upscale, upscale_widget
 from tests.conftest import ROOT
+from tests.support.kills import killed_at_change
 
 
 def tiny(scale: int = 4) -> Generator:
@@ -609,45 +611,28 @@ def test_full_disk_is_one_line(tmp_path: Path, upscaler: Upscaler, monkeypatch: 
     assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
 
 
-KILLER = """
-import os, random, signal, sys, time
-import torch
-from srgan_nb.folders import upscale_folder
-from srgan_nb.upscaling import Upscaler
-source, target, kills = sys.argv[1], sys.argv[2], int(sys.argv[3])
-random.seed(0)
-takes = None  # seconds, of a run that nobody kills
-for _ in range(1 + kills):
-    start, child = time.monotonic(), os.fork()
-    if not child:
-        torch.set_num_threads(1)
-        upscale_folder(source, target, Upscaler("bicubic", device="cpu"), force=True, progress=False)
-        os._exit(0)
-    if takes is not None:
-        time.sleep(random.uniform(0, takes))
-        os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    takes = takes or time.monotonic() - start
-"""
+def enlarge_by_bicubic(source: Path, target: Path) -> None:
+    upscale_folder(source, target, Upscaler("bicubic", device="cpu"), force=True, progress=False)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
-def test_killed_at_random_moments_leaves_no_half_written_file(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    noise = np.random.default_rng(0).integers(0, 256, (4, 100, 100, 3), dtype=np.uint8)  # large files: slow to write
+def test_killed_at_any_moment_leaves_no_half_written_file(tmp_path: Path) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (2, 30, 20, 3), dtype=np.uint8)
     for index, pixels in enumerate(noise):
-        Image.fromarray(pixels).save(tmp_path / "in" / f"{index}.png")
-    reference = Upscaler("bicubic", device="cpu")
-    expected = {f"{index}.png": reference(pixels) for index, pixels in enumerate(noise)}
-    words = [sys.executable, "-c", KILLER, tmp_path / "in", tmp_path / "out", "6"]
-    subprocess.run(words, check=True, cwd=ROOT, timeout=300)
-    for path in (tmp_path / "out").iterdir():
-        if re.fullmatch(r"\.\d\.[0-9a-f]+\.part\.png", path.name):  # hidden, and no picture's name
-            os.utime(path, (0, 0))  # a day passes
-        else:
-            assert np.array_equal(np.asarray(Image.open(path)), expected[path.name]), path
-    upscale_folder(tmp_path / "in", tmp_path / "out", reference, force=True, progress=False)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(expected)  # leftovers are swept away
+        Image.fromarray(pixels).save(source / f"{index}.png")
+    expected = {f"{index}.png": Upscaler("bicubic", device="cpu")(pixels) for index, pixels in enumerate(noise)}
+    for number in itertools.count():
+        killed = killed_at_change(number, target, enlarge_by_bicubic, source, target)
+        for path in target.glob("*"):
+            if re.fullmatch(r"\.\d\.[0-9a-f]+\.part\.png", path.name):  # hidden, and no picture's name
+                os.utime(path, (0, 0))  # a day passes
+            else:
+                assert np.array_equal(np.asarray(Image.open(path)), expected[path.name]), path
+        if not killed:
+            break
+    assert number > 8
+    assert sorted(path.name for path in target.iterdir()) == sorted(expected)  # leftovers are swept away
 
 
 # ---------------------------------------------------------------------------------------------------------------------
