@@ -3,9 +3,10 @@
 # make test          every test but the browser's, in random order, on up to four cores
 # make quick         those of them that take a moment each, for the change at hand
 # make browser-test  every notebook run in JupyterLab in a real browser (needs Chromium and its driver)
+# make export        write the modules from the notebooks, clean the notebooks
 # make notebooks     run all notebooks in order, keep their outputs, say which text outputs changed
 # The first of them makes .venv, and each brings it up to date when what it is made from has changed.
-.PHONY: help demo lab test quick browser-test notebooks
+.PHONY: help demo lab test quick browser-test export notebooks
 
 VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
@@ -30,6 +31,10 @@ quick: $(VENV)/installed
 
 browser-test: $(VENV)/installed
 	@python -m pytest -m browser
+
+export: $(VENV)/installed
+	@nbdev_export
+	@nbdev_clean --fname nbs
 
 notebooks: $(VENV)/installed
 	@python -m tests.support.run_notebooks

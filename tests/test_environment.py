@@ -34,7 +34,7 @@ def make(clone: Path, *arguments: str, **environment: str) -> subprocess.Complet
 
 
 def test_every_target_makes_the_environment_once(clone: Path) -> None:
-    for target in ("demo", "lab", "test", "browser-test", "notebooks"):
+    for target in ("demo", "lab", "test", "browser-test", "export", "notebooks"):
         assert ".ci/venv .venv" in make(clone, "--dry-run", target).stdout
     (clone / ".venv").mkdir()
     (clone / ".venv/installed").touch()

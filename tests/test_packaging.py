@@ -60,8 +60,11 @@ def settings() -> configparser.SectionProxy:
     return found["DEFAULT"]
 
 
-def test_the_two_facts_that_stand_twice_agree() -> None:
+def test_facts_that_stand_twice_agree() -> None:
     "nbdev reads the name and the oldest Python in settings.ini, uv and pip in pyproject.toml."
+    version = settings()["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^## (\S+)\b", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1] == version
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f'\nname = "{settings()["lib_name"]}"\n' in project
     assert f'\nrequires-python = ">={settings()["min_python"]}"\n' in project

@@ -144,8 +144,9 @@ def test_table_names_every_notebook() -> None:
     assert listed == sorted(path.stem for path in (ROOT / "nbs").glob("[0-9]*.ipynb"))
 
 
-def test_links_and_pictures_are_there() -> None:
-    targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
-    missing = [target for target in targets if not (ROOT / target).exists()]
-    named = [name for name in re.findall(r"`(tests/[\w/]+\.py)`", README) if not (ROOT / name).exists()]
-    assert missing + named == []
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_and_files_are_there(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", text) if "://" not in target]
+    targets += re.findall(r"\b(?:tests|nbs|srgan_nb)/(?:\w+/)*\w*\.?\w*", text)
+    assert not [target for target in targets if not (ROOT / target).exists()]
