@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['STATE_FORMAT', 'GENERATOR_FORMAT', 'SHIPPED', 'flatten', 'unflatten', 'save_tensors', 'read_notes', 'read_tensors',
-           'save_state', 'load_state', 'load_optimizer', 'bare_state_dict', 'save_generator', 'check_name',
-           'generator_file', 'read_passport', 'load_generator']
+           'save_state', 'load_state', 'load_optimizer', 'save_generator', 'check_name', 'generator_file',
+           'read_passport', 'load_generator']
 
 # %% ../nbs/12_checkpoints.ipynb #9caa5bc2
 import json
@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from .devices import unwrapped
 from .files import UserError, write_atomically
 from .generator import Generator
 
@@ -113,22 +114,15 @@ GENERATOR_FORMAT = "srgan_nb generator 1"
 SHIPPED = Path(__file__).parent / "weights" if "__file__" in globals() else Path("../srgan_nb/weights")
 
 
-def bare_state_dict(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict without the prefixes that torch.compile and DistributedDataParallel put before the names."""
-    return {name.replace("_orig_mod.", "").removeprefix("module."): value
-            for name, value in module.state_dict().items()}
-
-
 def save_generator(generator: nn.Module, path: str | Path, passport: Mapping[str, Any] | None = None,
                    dtype: torch.dtype = torch.float32) -> None:
     """Writes a generator's weights, settings and passport as one safetensors file, whole or not at all.
 
     `generator` is a `Generator`, compiled or wrapped or not; `dtype` float16 halves the file.
     """
-    network = getattr(generator, "module", generator)
-    network = getattr(network, "_orig_mod", network)
+    network = unwrapped(generator)
     tensors = {name: value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).contiguous()
-               for name, value in bare_state_dict(network).items()}
+               for name, value in network.state_dict().items()}
     save_tensors(path, tensors, format=GENERATOR_FORMAT, settings=network.settings, passport=dict(passport or {}))
 
 # %% ../nbs/12_checkpoints.ipynb #fe046fe2

@@ -6,7 +6,7 @@ Exit codes: 0 done; 1 the work failed, with one clear line on stderr; 2 wrong us
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import Field, fields
 from functools import wraps
 from os.path import expanduser
 
@@ -39,49 +39,62 @@ def exits_cleanly(command: Callable[[Sequence[str] | None], int | None]) -> Call
             print(f"srgan_{command.__name__}: interrupted", file=sys.stderr)
             return 130
         except Exception as error:
-            if type(error).__name__ not in ("OutOfMemoryError", "MemoryError"):
+            from srgan_nb.tiles import is_out_of_memory
+
+            if not is_out_of_memory(error):
                 raise
-            print(f"srgan_{command.__name__}: out of memory: choose a smaller batch or tile ({error})", file=sys.stderr)
+            what = str(error).strip().split("\n")[0]
+            print(f"srgan_{command.__name__}: out of memory: choose a smaller batch or tile ({what})", file=sys.stderr)
             return 1
 
     return wrapped
 
 
-def usual_value(name: str) -> str:
+def usual_value(one: Field) -> str:
     "The end of a flag's help: the paper's value, or ours where it names none; nothing for what only the user knows."
-    from srgan_nb.recipes import PRESETS, LossSettings, NetworkSettings, OptimizationSettings, Settings
+    from srgan_nb.settings import PRESETS, MachineSettings
 
     def said(stage, preset):
-        value = PRESETS[stage, preset].get(name, getattr(Settings, name))
+        value = PRESETS[stage, preset].get(one.name, one.default)
         if isinstance(value, bool):
             return "yes" if value else "no"
-        if value in (None, ""):
+        if value is None:
             return ""
         return f"{value:g}" if isinstance(value, float) else str(value)
 
     first, second, lite = said("srresnet", "paper"), said("srgan", "paper"), said("srresnet", "lite")
-    recipe = {one.name for group in (NetworkSettings, LossSettings, OptimizationSettings) for one in fields(group)}
-    not_stated = {"content_weight", "beta2", "ema", "augment", "recolour", "seed"}
-    if name in {"scale"} | recipe - not_stated:
+    of_the_machine = one.name in {each.name for each in fields(MachineSettings)}
+    if first and not (of_the_machine or {"ours", "path", "handed_on"} & set(one.metadata["marks"])):
         return f" (paper: {first})" if first == second else f" (paper: {first}, for srgan {second})"
     return "" if not first else f" (default: {first})" if first == lite else f" (default: {first}, in lite {lite})"
 
 
+def value_of(kind: type) -> Callable[[str], object]:
+    "What a flag's text becomes: a value of that type; None for the word none where the setting may be None."
+    def read(text: str) -> object:
+        return None if text == "none" else kind(text)
+
+    read.__name__ = kind.__name__  # argparse: invalid int value
+    return read
+
+
 def add_settings(parser: argparse.ArgumentParser) -> None:
     "A flag for every field of `Settings`; a flag that is not given leaves no trace, so that the preset decides."
-    from srgan_nb.recipes import Settings, flag
+    from srgan_nb.settings import Settings, flag, kind_of
 
     for one in fields(Settings):
         if one.name == "stage":
             continue
-        kind = one.type if one.type in (bool, int, float) else str
-        explanation = (one.metadata["help"] + usual_value(one.name)).replace("%", "%%")
+        kind, may_be_none = kind_of(one)
+        explanation = (one.metadata["help"] + usual_value(one)).replace("%", "%%")
         options = {"help": explanation, "default": argparse.SUPPRESS}
         if kind is bool:
             parser.add_argument(flag(one.name), action=argparse.BooleanOptionalAction, **options)
         else:
-            parser.add_argument(flag(one.name), type=kind, choices=one.metadata["choices"] or None,
-                                metavar=None if one.metadata["choices"] else kind.__name__.upper(), **options)
+            choices = one.metadata["choices"]
+            metavar = f"{{{','.join(map(str, choices))}}}" if choices else kind.__name__.upper()
+            parser.add_argument(flag(one.name), type=value_of(kind) if may_be_none else kind, metavar=metavar,
+                                choices=(*choices, None) if choices and may_be_none else choices or None, **options)
 
 
 @exits_cleanly
@@ -93,11 +106,9 @@ def train(arguments: Sequence[str] | None = None) -> int:
     add_settings(parser)
     given = vars(parser.parse_args(arguments))
     stage, resume = given.pop("stage"), given.pop("resume")
-    if given.get("vgg_weights") == "none":
-        given["vgg_weights"] = None
 
-    from srgan_nb.recipes import inherited, settings_for
-    from srgan_nb.runs import RunFolder
+    from srgan_nb.runs import RunFolder, inherited
+    from srgan_nb.settings import settings_for
     from srgan_nb.trainer import Interrupted, Trainer
 
     if resume is not None:
@@ -108,9 +119,9 @@ def train(arguments: Sequence[str] | None = None) -> int:
         trainer = Trainer.resume(resume, **given)
     else:
         for needed in ("out",) if given.get("init") else ("data", "out"):
-            if needed not in given:
+            if given.get(needed) is None:
                 parser.error(f"--{needed} is needed")
-        if stage == "srgan" and "init" not in given:
+        if stage == "srgan" and given.get("init") is None:
             parser.error("the srgan stage starts from a trained SRResNet: --init RUN is needed")
         given = {**(inherited(given["init"]) if given.get("init") else {}), **given}
         trainer = Trainer(settings_for(stage, given.pop("preset", "paper"), **given))
@@ -118,11 +129,12 @@ def train(arguments: Sequence[str] | None = None) -> int:
         trainer.fit()
     except Interrupted as stop:
         print(stop, file=sys.stderr)
-        trainer.processes.leave()
         return 128 + stop.signal
     if trainer.processes.first:
-        print(f"done: {trainer.run.folder / 'generator.safetensors'}, with its log beside it")
-    trainer.processes.leave()
+        run = trainer.run.folder
+        print(f"done: {run / 'generator.safetensors'}, the newest weights; best.safetensors beside it, the best by "
+              f"validation; pictures in {run / 'samples'}\nhow it went: python -c "
+              f"\"import srgan_nb; print(srgan_nb.diagnose({str(run)!r}))\"")
     return 0
 
 

@@ -22,7 +22,8 @@ from srgan_nb.files import UserError, counted, write_atomically
 from srgan_nb.images import demo_photo, read_image
 from srgan_nb.losses import find_vgg_weights
 from srgan_nb.metrics import psnr
-from srgan_nb.recipes import Settings, settings_for
+from srgan_nb.runs import RunFolder
+from srgan_nb.settings import Settings, settings_for
 from srgan_nb.trainer import Interrupted, Trainer
 
 TRAINING_PHOTOS = ("coffee", "chelsea", "rocket", "hubble", "hopper")
@@ -45,7 +46,7 @@ def photo_folders(out: Path) -> tuple[Path, Path]:
 
 def stage_trainer(settings: Settings) -> Trainer:
     "A trainer for a new run, or for one that was interrupted in the same folder."
-    if (Path(settings.out) / "settings.json").exists():
+    if RunFolder(settings.out).exists():
         return Trainer.resume(settings.out, steps=settings.steps)
     return Trainer(settings)
 
@@ -59,7 +60,7 @@ def train_both_stages(out: Path, steps: int) -> None:
     stage_trainer(settings_for("srresnet", "lite", out=str(out / "srresnet"), **first)).fit()
 
     vgg, adversarial_steps = find_vgg_weights(), max(1, steps // 4)
-    content = dict(vgg_weights=str(vgg)) if vgg else dict(content="MSE")
+    content = dict(vgg_weights=str(vgg)) if vgg else dict(content="MSE", adversarial_weight=1e-3)
     print(f"\nStage 2 of 2: SRGAN, a discriminator joins in, {counted(adversarial_steps, 'step')}", flush=True)
     if not vgg:
         print("The content loss is MSE, since no VGG19 weights are here; name their file in SRGAN_NB_VGG to have features")

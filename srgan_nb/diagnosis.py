@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 
-from .recipes import Settings
 from .runs import RunFolder, read_rows
+from .settings import Settings
 
 # %% ../nbs/27_diagnosis.ipynb #f4530bee
 @dataclass(frozen=True)

@@ -1,47 +1,65 @@
 """The trainer's promises: exact resuming, whole checkpoints, several processes, clear refusals."""
 
+import ast
+import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from srgan_nb import cli
+from srgan_nb import checkpoints, cli, devices, diagnose, reporter, runs, stages, updates
+from srgan_nb import settings as settings_module
+from srgan_nb import trainer as trainer_module
 from srgan_nb.checkpoints import load_generator, load_state, read_passport, save_generator
+from srgan_nb.data import PatchSampler, pack_photos
+from srgan_nb.devices import Precision, Processes
 from srgan_nb.files import UserError
 from srgan_nb.generator import Generator
-from srgan_nb.recipes import Settings
-from srgan_nb.runs import RunFolder, read_rows
-from srgan_nb.trainer import Interrupted, Trainer
+from srgan_nb.reporter import Reporter, Validator
+from srgan_nb.runs import Checkpointer, RunFolder, RunState, append_row, read_rows
+from srgan_nb.settings import Settings, settings_for
+from srgan_nb.stages import SRResNetStage, first_generator
+from srgan_nb.trainer import Interrupted, Loop, Trainer
 from tests.support.kills import killed_at_change
 from tests.support.small_runs import SMALL, SMALL_GAN, assert_same, final_state, run_settings
 
 
-def stop_at(trainer: Trainer, step: int) -> None:
-    "Trains until a SIGINT arrives in the middle of update number `step`."
-    update = trainer.update
+def at(step: int, happens):
+    "For `before_update`: calls `happens(loop)` just before update number `step`."
+    def look_in(loop, lr, hr):
+        if loop.state.step == step:
+            happens(loop)
 
-    def interrupted(*arguments):
-        if trainer.step == step:
-            signal.raise_signal(signal.SIGINT)
-        return update(*arguments)
+    return look_in
 
-    trainer.update = interrupted
+
+def stopped_at(step: int, build, *arguments) -> None:
+    "Trains until a SIGINT arrives before update number `step`; `build` makes the trainer."
+    trainer = build(*arguments, quiet=True, before_update=at(step, lambda loop: signal.raise_signal(signal.SIGINT)))
     with pytest.raises(Interrupted, match=f"stopped after step {step + 1} .* --resume"):
         trainer.fit()
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    "Every file below a folder with its bytes, to see whether anything has changed."
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("stage", ["srresnet", "srgan"])
 def test_an_interrupted_run_ends_like_an_undisturbed_one(stage, photos, trained, tmp_path):
     whole, broken = (run_settings(stage, photos, trained, tmp_path / name, ema=0.9) for name in ("whole", "broken"))
     Trainer(whole, quiet=True).fit()
-    stop_at(Trainer(broken, quiet=True), 2)
-    stop_at(Trainer.resume(broken.out, quiet=True), 4)
+    stopped_at(2, Trainer, broken)
+    stopped_at(4, Trainer.resume, broken.out)
     Trainer.resume(broken.out, quiet=True).fit()
     assert_same(final_state(whole.out), final_state(broken.out))
     for table in ("log.csv", "validation.csv"):
@@ -65,6 +83,9 @@ def test_killed_anywhere_it_goes_on_bit_for_bit(photos, trained, tmp_path):
         kills += 1
     assert kills > 15
     assert_same(final_state(undisturbed.out), final_state(settings.out))
+    for name in ("log.csv", "validation.csv", "samples/step-00000004.png"):
+        assert Path(undisturbed.out, name).read_bytes() == Path(settings.out, name).read_bytes()
+    assert not list(Path(settings.out).rglob("*.part*"))
 
 
 def test_the_same_command_writes_the_same_log(photos, trained, tmp_path):
@@ -306,7 +327,7 @@ def test_a_place_that_cannot_be_written_is_refused(photos, tmp_path, capsys):
 
 def test_another_network_is_refused_by_name(photos, trained, tmp_path, capsys):
     message = refused(capsys, "srgan", "--init", trained, "--out", tmp_path / "o", "--channels", 8, "--data", photos,
-                      "--patch-size", 16, "--content", "MSE")
+                      "--patch-size", 16, "--preset", "paper", "--content", "MSE")
     assert "channels 4 there, 8 here" in message
 
 
@@ -324,8 +345,6 @@ def test_a_pickle_is_never_executed(photos, tmp_path, capsys):
 
 
 def test_other_photos_than_before_are_refused(photos, trained, tmp_path, capsys):
-    import shutil
-
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder)
     settings = run_settings("srresnet", folder, trained, tmp_path / "run", steps=4)
@@ -342,38 +361,31 @@ def test_wrong_usage_ends_with_two(photos, tmp_path):
         assert end.value.code == 2
 
 
-def test_two_trainers_do_not_share_a_folder(photos, trained, tmp_path):
-    settings = run_settings("srresnet", photos, trained, tmp_path / "run")
-    first = Trainer(settings, quiet=True)
-    second_said = []
-    update = first.update
+def test_a_refused_second_trainer_changes_nothing_of_a_live_run(photos, trained, tmp_path):
+    "Row 1: the lock comes before anything is read for change."
+    settings = run_settings("srresnet", photos, trained, tmp_path / "run", checkpoint_every=4, log_every=1)
+    seen = []
 
-    def nosy(*arguments):
-        if first.step == 1:
-            with pytest.raises(UserError) as error:
-                Trainer.resume(settings.out, quiet=True).fit()
-            second_said.append(str(error.value))
-        return update(*arguments)
+    def nosy(loop):
+        before = contents(Path(settings.out))
+        with pytest.raises(UserError, match="another process"):
+            Trainer.resume(settings.out, quiet=True, steps=50).fit()
+        seen.append(before == contents(Path(settings.out)))
 
-    first.update = nosy
-    first.fit()
-    assert "another process" in second_said[0]
+    Trainer(settings, quiet=True, before_update=at(6, nosy)).fit()
+    assert seen == [True]
+    assert [row["step"] for row in read_rows(RunFolder(settings.out).table("log"))] == list(range(1, 9))
+    assert RunFolder(settings.out).settings() == settings
 
 
 def test_not_a_number_stops_at_once_and_keeps_the_last_checkpoint(photos, trained, tmp_path):
     settings = run_settings("srresnet", photos, trained, tmp_path / "run", checkpoint_every=2)
-    trainer = Trainer(settings, quiet=True)
-    update = trainer.update
 
-    def poisoned(*arguments):
-        if trainer.step == 4:
-            with torch.no_grad():
-                trainer.models.generator.head[0].weight.fill_(float("nan"))
-        return update(*arguments)
+    def poison(loop):
+        torch.nn.init.constant_(loop.stage.generator.network.head[0].weight, float("nan"))
 
-    trainer.update = poisoned
     with pytest.raises(UserError, match=r"step 5: content, colour is no finite number.*step-00000004"):
-        trainer.fit()
+        Trainer(settings, quiet=True, before_update=at(4, poison)).fit()
     good = final_state(settings.out)
     assert good["step"] == 4 and all(torch.isfinite(weight).all() for weight in good["generator"].values())
 
@@ -408,3 +420,317 @@ def test_weights_of_another_kind_are_refused(tmp_path):
         with pytest.raises(UserError, match="not a whole"):
             load_generator(tmp_path / "cut.safetensors")
 
+
+# -- the faults of other projects' bug reports, each tried on this one --------------------------------------------
+
+
+def test_a_failing_validation_loses_nothing(photos, trained, tmp_path):
+    "Row 3: the checkpoint comes first; and who goes on makes up for the validation."
+    whole, broken = (run_settings("srresnet", photos, trained, tmp_path / name) for name in ("whole", "broken"))
+    Trainer(whole, quiet=True).fit()
+    in_the_way = Path(broken.out, "samples")
+    with pytest.raises(OSError):  # a file where the folder of pictures should be
+        Trainer(broken, quiet=True, before_update=at(2, lambda loop: in_the_way.write_text(""))).fit()
+    assert final_state(broken.out)["step"] == 4 and not RunFolder(broken.out).table("validation").exists()
+    in_the_way.unlink()
+    Trainer.resume(broken.out, quiet=True).fit()
+    assert_same(final_state(whole.out), final_state(broken.out))
+    for name in ("log.csv", "validation.csv", "samples/step-00000004.png"):
+        assert Path(whole.out, name).read_bytes() == Path(broken.out, name).read_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the address space is limited by Linux's means")
+def test_a_photograph_too_large_for_the_whole_network_is_validated(tmp_path):
+    "Row 3: in tiles, within a bound; the whole network would need 0.8 GB for this one at a single place."
+    script = """if True:
+        import resource, sys, torch
+        from pathlib import Path
+        from PIL import Image
+        from srgan_nb.data import pack_photos
+        from srgan_nb.generator import Generator
+        from srgan_nb.reporter import Validator
+        folder = Path(sys.argv[1])
+        Image.linear_gradient("L").resize((1024, 768)).convert("RGB").save(folder / "large.png")
+        photos = pack_photos(folder / "large.png", cache=folder, progress=False)
+        validator, generator = Validator(memory=1e8), Generator(blocks=1)
+        mapped = 4096 * int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + int(3e8),) * 2)
+        lr = torch.from_numpy(photos.lr(0).copy()).permute(2, 0, 1)[None] / 255
+        try:
+            with torch.inference_mode():
+                generator.eval()(lr)
+            sys.exit("the whole network fitted: the test shows nothing")
+        except RuntimeError as error:
+            assert "memory" in str(error), error
+        print(validator(generator, photos, folder / "samples" / "strip.png"))
+    """
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0 and "psnr_y" in done.stdout, done.stderr
+
+
+def test_memory_that_the_system_refuses_is_one_line(capsys):
+    "Row 3: torch's allocator on a CPU says it by a plain RuntimeError."
+    def hungry(arguments=None):
+        torch.empty(2**60, dtype=torch.uint8)
+
+    assert cli.exits_cleanly(hungry)() == 1
+    said = capsys.readouterr().err
+    assert said.startswith("srgan_hungry: out of memory") and said.count("\n") == 1
+
+
+def test_a_run_goes_on_without_the_run_that_it_started_from(photos, trained, tmp_path):
+    "Row 4: the checkpoint holds everything."
+    shutil.copytree(trained, tmp_path / "first")
+    settings = run_settings("srgan", photos, tmp_path / "first", tmp_path / "run", steps=4)
+    Trainer(settings, quiet=True).fit()
+    shutil.rmtree(tmp_path / "first")
+    assert cli.train(["srgan", "--resume", settings.out, "--steps", "8"]) == 0
+    assert final_state(settings.out)["step"] == 8
+
+
+def test_a_resumed_run_may_measure_more(shared, photos, trained, tmp_path):
+    "Row 6: the table then has the columns of both, and the doctor reads it."
+    settings = run_settings("srresnet", photos, trained, tmp_path / "run", schedule="constant")
+    Trainer(settings, quiet=True).fit()
+    Trainer.resume(settings.out, quiet=True, steps=12, lpips="squeeze").fit()
+    rows = read_rows(RunFolder(settings.out).table("validation"))
+    assert [row["step"] for row in rows] == [4, 8, 12] and "lpips" not in rows[0] and 0 < rows[2]["lpips"] < 2
+    assert diagnose(settings.out).healthy
+
+
+def test_a_log_with_and_without_gradients_is_one_table(photos, trained, tmp_path):
+    "Row 6: compiled updates measure no gradients; whoever resumes with --compile gets shorter rows."
+    table = tmp_path / "log.csv"
+    append_row(table, {"step": 1, "content": 0.5, "gradient_content": 0.1})
+    append_row(table, {"step": 2, "content": 0.25})
+    assert read_rows(table) == [{"step": 1, "content": 0.5, "gradient_content": 0.1}, {"step": 2, "content": 0.25}]
+    settings = run_settings("srgan", photos, trained, tmp_path / "run", steps=4)
+    Trainer(settings, quiet=True).fit()
+    append_row(RunFolder(settings.out).table("log"), {
+        name: value for name, value in {**read_rows(RunFolder(settings.out).table("log"))[0], "step": 6}.items()
+        if not name.startswith("gradient")})
+    assert diagnose(settings.out).standing
+
+
+def without_tensorboard(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    return ["--tensorboard"], {"tensorboard": False}
+
+
+def without_a_compiler(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda network: no_compiler)
+    return ["--compile"], {"compile": False}
+
+
+def no_compiler(*arguments):
+    raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nand a page of advice")
+
+
+def in_three_processes(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    return [], {}
+
+
+@pytest.mark.parametrize("lacking, word", [(without_tensorboard, "pip install tensorboard"),
+                                           (without_a_compiler, "--compile does not work"),
+                                           (in_three_processes, "shared equally by 3")])
+def test_what_is_missing_is_said_before_there_is_a_folder(lacking, word, photos, tmp_path, monkeypatch, capsys):
+    "Row 8: so that the corrected command finds its folder empty."
+    wanted, _ = lacking(monkeypatch)
+    message = refused(capsys, "srresnet", "--preset", "lite", "--data", photos, "--out", tmp_path / "run",
+                      *flags({name: value for name, value in SMALL.items() if name != "keep"}), *wanted)
+    assert word in message and not (tmp_path / "run").exists()
+
+
+def test_float16_begins_a_new_scale_where_there_was_none():
+    "Row 9: a run in float32 has saved no scale."
+    precision = Precision("float32")
+    precision.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=True)
+    precision.load_state_dict(Precision("float32").state_dict())
+    assert precision.scaler.get_scale() == 1024.0
+    saved = {**precision.state_dict(), "scale": 64.0}
+    precision.load_state_dict(saved)
+    assert precision.scaler.get_scale() == 64.0
+
+
+@pytest.mark.cuda
+def test_a_float32_run_goes_on_in_float16(photos, trained, tmp_path):
+    settings = run_settings("srgan", photos, trained, tmp_path / "run", steps=4, device="cuda")
+    Trainer(settings, quiet=True).fit()
+    Trainer.resume(settings.out, quiet=True, precision="float16", steps=8).fit()
+    assert final_state(settings.out)["scaler"]
+
+
+@pytest.mark.parametrize("broken, word", [
+    (lambda saved: {**saved, "steps": "60"}, "--steps is '60': it must be a whole number"),
+    (lambda saved: {name: value for name, value in saved.items() if name != "content"}, "missing content"),
+    (lambda saved: {**saved, "momentum": 0.9}, "unknown momentum"),
+    (lambda saved: {**saved, "format": 99}, "format 99"),
+    (lambda saved: [saved], "no run"),
+])
+def test_settings_that_cannot_be_read_are_one_line(broken, word, photos, trained, tmp_path, capsys):
+    "Row 10: on --resume, and on --init from such a run."
+    shutil.copytree(trained, tmp_path / "run")
+    file = tmp_path / "run/settings.json"
+    file.write_text(json.dumps(broken(json.loads(file.read_text()))))
+    for command in (("srresnet", "--resume", tmp_path / "run"),
+                    ("srgan", "--init", tmp_path / "run", "--out", tmp_path / "out")):
+        assert word in refused(capsys, *command)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_the_version_without_formats_goes_on(photos, trained, tmp_path):
+    "Row 10: an empty text, the word none and 0 threads were all nothing; some settings did not exist."
+    settings = run_settings("srgan", photos, trained, tmp_path / "run", steps=4, schedule="constant")
+    Trainer(settings, quiet=True).fit()
+    file = tmp_path / "run/settings.json"
+    saved = {one.name: json.loads(file.read_text())[one.name] for one in fields(Settings) if not one.metadata["since"]}
+    file.write_text(json.dumps({**saved, "lpips": "none", "threads": 0, "out": ""}))
+    assert RunFolder(settings.out).settings() == replace(settings, threads=None, out=None)
+    Trainer.resume(settings.out, quiet=True, steps=8, threads=1).fit()
+    assert final_state(settings.out)["step"] == 8 and "format" in json.loads(file.read_text())
+
+
+def test_tables_that_a_spreadsheet_has_saved(photos, trained, tmp_path, capsys):
+    "Row 11: read where they can be; else one line, and nothing is changed."
+    shutil.copytree(trained, tmp_path / "run")
+    log = tmp_path / "run/log.csv"
+    header, *rows = log.read_text().splitlines()
+    log.write_text("\ufeff" + "\n".join([header, *(row.replace(",", ".0,", 1) for row in rows)]) + "\n", encoding="utf-8")
+    resume = ("srresnet", "--resume", tmp_path / "run", "--schedule", "constant", "--steps")
+    assert cli.train([str(part) for part in (*resume, 12)]) == 0
+    assert [row["step"] for row in read_rows(log)] == [2, 4, 6, 8, 10, 12]
+    log.write_text("\n".join(line.replace(",", ";") for line in log.read_text().splitlines()) + "\n")
+    before = contents(tmp_path / "run")
+    assert "another program has saved it" in refused(capsys, *resume, 16)
+    assert before == contents(tmp_path / "run")
+
+
+@pytest.mark.parametrize("change, word", [(("--held-out", 2), "--held-out"), (("--steps", 5), "at step 8 already")])
+def test_what_a_run_cannot_become_is_named(change, word, trained, tmp_path, capsys):
+    "Row 15: and nothing is changed."
+    shutil.copytree(trained, tmp_path / "run")
+    before = contents(tmp_path / "run")
+    assert word in refused(capsys, "srresnet", "--resume", tmp_path / "run", *change)
+    before_lock = {path for path in contents(tmp_path / "run") if path.name != ".lock"}
+    assert before_lock == {path for path in before if path.name != ".lock"}
+    assert all(path.read_bytes() == before[path] for path in before_lock)
+
+
+def test_what_kills_have_left_is_swept_when_the_run_goes_on(trained, tmp_path):
+    "Row 18."
+    shutil.copytree(trained, tmp_path / "run")
+    left = [tmp_path / "run" / name for name in (".settings.0123456789abcdef.part.json",
+            "checkpoints/.step-00000008.0123456789abcdef.part.safetensors", "samples/.step.0123456789abcdef.part.png")]
+    for path in left:
+        path.write_bytes(b"half")
+    Trainer.resume(tmp_path / "run", quiet=True, steps=10, schedule="constant").fit()
+    assert not any(path.exists() for path in left)
+
+
+def test_a_learning_rate_that_jumps_is_told(trained, tmp_path, capsys):
+    "Row 20: one-cycle is stretched when a finished run goes on."
+    shutil.copytree(trained, tmp_path / "run")
+    assert cli.train(["srresnet", "--resume", str(tmp_path / "run"), "--steps", "40"]) == 0
+    assert "the learning rate jumps from 9.9e-05 up to" in capsys.readouterr().out
+    shutil.copytree(trained, tmp_path / "still")
+    assert cli.train(["srresnet", "--resume", str(tmp_path / "still")]) == 0
+    assert "jumps" not in capsys.readouterr().out
+
+
+def test_a_damaged_newest_checkpoint_is_named(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "run")
+    newest = RunFolder(tmp_path / "run").saved()[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert cli.train(["srresnet", "--resume", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out
+    assert f"passed over: {newest}" in said and "steps 4 to 8" in said
+
+
+def test_a_relative_folder_of_photos_is_found_from_anywhere(photos, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos.parent)
+    settings = run_settings("srresnet", photos.name, trained, tmp_path / "run", steps=4, schedule="constant")
+    Trainer(settings, quiet=True).fit()
+    monkeypatch.chdir(tmp_path)
+    Trainer.resume("run", quiet=True, steps=6).fit()
+    assert final_state(tmp_path / "run")["step"] == 6
+
+
+def test_the_paper_on_a_cpu_says_what_it_costs_before_the_first_step(photos, tmp_path, capsys):
+    class Enough(Exception):
+        pass
+
+    def stop(loop):
+        raise Enough
+
+    settings = settings_for("srresnet", data=str(photos), out=str(tmp_path / "run"), patch_size=32, batch_size=512,
+                            held_out=1, device="cpu", threads=1)
+    with pytest.raises(Enough):
+        Trainer(settings, before_update=at(0, stop)).fit()
+    said = capsys.readouterr().out
+    assert re.search(r"takes [\d,]+ hours at least; --preset lite", said), said
+
+
+def test_a_short_run_of_a_preset_is_validated_on_its_way():
+    short = settings_for("srresnet", "lite", steps=60)
+    assert sum(short.due_after(step).validation for step in range(1, 61)) == 4
+
+
+def test_redirected_output_has_a_line_now_and_then(photos, trained, tmp_path, capsys):
+    "No bar where stderr is no terminal: the first row of the log, one line a minute, and the end."
+    settings = run_settings("srresnet", photos, trained, tmp_path / "run", steps=40, log_every=1)
+    Trainer(settings).fit()
+    said = capsys.readouterr().err
+    assert "\r" not in said and said.endswith("dB\n")
+    lines = said.splitlines()
+    assert lines[0].startswith("srresnet: step 1 of 40, content") and "step 40 of 40" in lines[-1] and len(lines) < 10
+
+
+def test_the_end_names_what_there_is(photos, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert cli.train(["srresnet", "--preset", "lite", "--data", str(photos), "--out", str(run), *flags(SMALL)]) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in (f"done: {run / 'generator.safetensors'}", "best.safetensors",
+                                         str(run / "samples"), "diagnose"))
+    command = re.search(r'python -c "(.*)"', said)[1]
+    exec(command)
+    assert "srresnet, preset lite, step 8 of 8" in capsys.readouterr().out
+
+
+# -- the parts, each built alone ------------------------------------------------------------------------------------
+
+
+def test_building_a_trainer_writes_nothing_and_joins_nothing(photos, trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("SRGAN_NB_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    before = contents(trained)
+    Trainer(run_settings("srgan", photos, trained, tmp_path / "run"))
+    Trainer.resume(trained)
+    assert not list(tmp_path.iterdir()) and before == contents(trained)
+    assert not torch.distributed.is_initialized()
+
+
+def test_the_loop_turns_with_whatever_parts_it_is_given(photos, tmp_path):
+    "Two steps of a first stage without a trainer."
+    settings = settings_for("srresnet", "lite", data=str(photos), out=str(tmp_path), **{**SMALL, "steps": 2})
+    pack = pack_photos(photos, minimum=16, progress=False)
+    run = RunFolder(tmp_path / "run")
+    run.folder.mkdir()
+    loop = Loop(settings, torch.device("cpu"), Processes(), SRResNetStage(settings, first_generator(settings)),
+                RunState(), Reporter(run, settings, quiet=True), Checkpointer(run, settings), Validator())
+    with loop.reporter.watching(0):
+        assert not loop.run(PatchSampler(pack, 16, 4).batches(0, 2), pack, asked=[])
+    assert loop.state.step == 2 and load_state(run.saved()[-1])["step"] == 2
+    assert len(read_rows(run.table("validation"))) == 1
+
+
+def test_no_class_of_the_trainer_is_long_or_inherits_from_one_of_ours():
+    for module in (checkpoints, devices, reporter, runs, settings_module, stages, trainer_module, updates):
+        tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                assert node.end_lineno - node.lineno < 90, node.name
+                bases = [getattr(trainer_module, base, None) for base in map(ast.unparse, node.bases)]
+                assert all(base is None for base in bases), node.name

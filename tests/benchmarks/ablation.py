@@ -22,8 +22,8 @@ from srgan_nb.checkpoints import load_generator
 from srgan_nb.grid import flat_grid, flat_patches, grid_peak
 from srgan_nb.images import DEMO_PHOTOS, demo_photo, read_image, save_image
 from srgan_nb.metrics import lpips, psnr
-from srgan_nb.recipes import inherited, settings_for
-from srgan_nb.runs import append_row
+from srgan_nb.runs import append_row, inherited
+from srgan_nb.settings import settings_for
 from srgan_nb.trainer import Trainer
 
 NBS = Path(__file__).parents[2] / "nbs"
@@ -85,7 +85,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--only", nargs="*", metavar="NAME", help="some variants in place of all")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"))
     options = parser.parse_args()

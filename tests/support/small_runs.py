@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 
 from srgan_nb.checkpoints import load_state
-from srgan_nb.recipes import settings_for
 from srgan_nb.runs import RunFolder
+from srgan_nb.settings import settings_for
 from srgan_nb.trainer import Trainer
 
 SMALL = dict(steps=8, batch_size=4, patch_size=16, channels=4, blocks=1, held_out=1, log_every=2, validate_every=4,
              checkpoint_every=4, device="cpu", threads=1)
-SMALL_GAN = dict(SMALL, content="MSE", discriminator_channels=4, discriminator_dense=8)
+SMALL_GAN = dict(SMALL, content="MSE", adversarial_weight=1e-3, discriminator_channels=4, discriminator_dense=8)
 
 
 def made_up_photos(folder: Path) -> Path:

@@ -7,7 +7,7 @@ __all__ = ['srresnet_update', 'srgan_update']
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .devices import Precision
+from .devices import Precision, unwrapped
 from .losses import PerceptualLoss, discriminator_loss, frozen, gradient_norms, gradient_penalty
 
 # %% ../nbs/13_training.ipynb #84ce04cd
@@ -45,9 +45,9 @@ def srgan_update(generator: nn.Module, discriminator: nn.Module, generator_optim
         sr = generator(lr).float()
         real_logits, fake_logits = discriminator(hr), discriminator(sr.detach())
         judging = discriminator_loss(real_logits, fake_logits, perceptual.relativistic)
-    critic = getattr(discriminator, "module", discriminator)  # without the wrapper that averages D's gradients
-    steepness = penalty * gradient_penalty(getattr(critic, "_orig_mod", critic), hr) if penalty else 0.0
+    steepness = penalty * gradient_penalty(unwrapped(discriminator), hr) if penalty else 0.0
     precision.update(judging + steepness, discriminator_optimizer)
+    critic = unwrapped(discriminator, keep_compiled=True)  # the wrapper that averages D's gradients has no work here
     with frozen(critic), precision.autocast():
         loss, terms = perceptual(sr, hr, critic(sr), critic(hr) if perceptual.relativistic else None)
     pulls = {} if probe is None else gradient_norms(terms, probe)
