@@ -15,10 +15,12 @@ from srgan_nb.files import UserError
 __all__ = ["train", "evaluate", "upscale", "download"]
 
 
-def at_home(argument: str) -> str:
-    "An argument with the home folder in place of a tilde, also behind --flag=, where no shell puts it."
-    flag, equals, value = argument.partition("=")
-    return flag + equals + expanduser(value) if argument.startswith("--") else expanduser(argument)
+def meant(argument: str) -> str:
+    "The argument with the home folder in place of a tilde, also behind --flag=, where no shell puts it."
+    flag, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    if not value and (equals or not flag):
+        raise UserError(f"{flag or 'an argument'} is empty: is a variable of the shell not set?")
+    return flag + equals + expanduser(value)
 
 
 def exits_cleanly(command: Callable[[Sequence[str] | None], int | None]) -> Callable[..., int]:
@@ -27,7 +29,7 @@ def exits_cleanly(command: Callable[[Sequence[str] | None], int | None]) -> Call
     @wraps(command)
     def wrapped(arguments: Sequence[str] | None = None) -> int:
         try:
-            return command([at_home(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]) or 0
+            return command([meant(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]) or 0
         except UserError as error:
             print(f"srgan_{command.__name__}: {error}", file=sys.stderr)
             return 1

@@ -202,7 +202,8 @@ def unpack(archive: Path, patterns: Iterable[str], count: int, folder: Path) -> 
                     raise UserError(f"{name} unpacks to over {LARGEST_PICTURE / 1e6:.0f} MB: no picture of this set")
                 (folder / PurePosixPath(name).name).write_bytes(data)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError) as error:
-        raise UserError(f"damaged, or no zip or tar archive ({error})") from None
+        reason = str(error).partition(":\n")[0]  # tarfile goes on with a line for each compression
+        raise UserError(f"damaged, or no zip or tar archive ({reason})") from None
 
 # %% ../nbs/03_downloads.ipynb #481acd9e
 def pixel_digest(folder: Path) -> str:
@@ -345,11 +346,14 @@ def download(names: str | Iterable[str], folder: str | Path | None = None, archi
         for name in names:
             count, proof = PHOTO_SETS[name].count, "already there"
             if not (folder / name).exists() and archive is not None:
-                proof = f"{archive}: {install(name, Path(archive), source_of(name, Path(archive)), folder)}"
+                try:
+                    proof = f"{archive}: {install(name, Path(archive), source_of(name, Path(archive)), folder)}"
+                except UserError as problem:
+                    raise UserError(f"{name} from {archive}: {problem}") from None
             elif not (folder / name).exists():
                 proof, path = first_good_source(name, folder, progress)
                 archives.add(path)
-            if (found := sum(1 for _ in (folder / name).iterdir())) != count:
+            if (found := sum(path.name[0] != "." for path in (folder / name).iterdir())) != count:  # .DS_Store
                 raise UserError(f"{folder / name} holds {counted(found, 'file')}, not {count}: move it away and run "
                                 "this again")
             if progress:

@@ -88,6 +88,13 @@ def test_a_tilde_is_the_home_folder_behind_a_flag_too(photos, tmp_path, monkeypa
     assert str(tmp_path / "nothing") in capsys.readouterr().err and not list(photos.glob("~*"))
 
 
+@pytest.mark.parametrize("arguments", [[""], ["photos", "--save", ""], ["photos", "--model="]])
+def test_an_empty_argument_is_a_variable_that_is_not_set(arguments, photos, monkeypatch, capsys):
+    monkeypatch.chdir(photos.parent)
+    assert cli.evaluate(arguments) == 1
+    assert "is empty: is a variable of the shell not set?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("wrong, told", [
     (["--save", "t.txt"], "must end in .md, .csv, .json"), (["--save", "nodir/t.csv"], "the folder nodir does not exist"),
     (["--save", "folder.md"], "no plain file"), (["--limit", "0"], "limit is 0"), (["--limit", "-1"], "limit is -1"),

@@ -296,6 +296,7 @@ def test_a_set_arrives_and_is_left_alone_afterwards(site, toy, tmp_path, capsys)
     assert whole(tmp_path / "Toy")
     assert "its checksum is the published one" in capsys.readouterr().out
     requests = len(site.log)
+    (tmp_path / "Toy/.DS_Store").touch()  # by macOS, when somebody looks at the pictures
     download(["Toy"], tmp_path)
     assert "already there" in capsys.readouterr().out
     assert len(site.log) == requests
@@ -357,8 +358,11 @@ def test_an_archive_by_hand(site, toy, tmp_path, capsys):
     download("Toy", tmp_path / "b", archive=tmp_path / "other.tgz")
     assert "no checksum is published" in capsys.readouterr().out
     assert whole(tmp_path / "a/Toy") and whole(tmp_path / "b/Toy") and not site.log
-    with pytest.raises(UserError, match="no such file"):
-        download("Toy", tmp_path / "c", archive=tmp_path / "nothing.zip")
+    (tmp_path / "text.zip").write_text("no archive\n" * 20)
+    for wrong, reason in (("nothing.zip", "no such file"), ("text.zip", "damaged, or no zip or tar archive")):
+        with pytest.raises(UserError, match=f"^Toy from .*{wrong}: .*{reason}") as told:
+            download("Toy", tmp_path / "c", archive=tmp_path / wrong)
+        assert "\n" not in str(told.value)
 
 
 def test_one_archive_for_several_sets_is_fetched_once(site, toy, tmp_path, monkeypatch):
