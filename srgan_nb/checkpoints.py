@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .devices import unwrapped
-from .files import UserError, write_atomically
+from .files import UserError, package_file, write_atomically
 from .generator import Generator
 
 # %% ../nbs/12_checkpoints.ipynb #6f4ea91a
@@ -111,7 +111,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
 
 # %% ../nbs/12_checkpoints.ipynb #d80a71a0
 GENERATOR_FORMAT = "srgan_nb generator 1"
-SHIPPED = Path(__file__).parent / "weights" if "__file__" in globals() else Path("../srgan_nb/weights")
+SHIPPED = package_file("weights")
 
 
 def save_generator(generator: nn.Module, path: str | Path, passport: Mapping[str, Any] | None = None,

@@ -9,11 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["UserError", "write_atomically", "check_place", "flush_to_disk", "check_free_space", "locked", "counted", "short_name", "is_run"]
+__all__ = ["UserError", "package_file", "write_atomically", "check_place", "flush_to_disk", "check_free_space", "locked", "counted", "short_name", "is_run"]
 
 
 class UserError(ValueError):
     """Something the user can mend: its text is one clear line that says what is wrong and what to do."""
+
+
+def package_file(name: str) -> Path:
+    """Where a file or folder that comes with the package lies: "weights", "curves/srgan-log.csv"."""
+    return Path(__file__).parent / name
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from srgan_nb.checkpoints import SHIPPED, load_generator, read_passport, save_generator
 from srgan_nb.diagnosis import find_colour_drift, find_drowned_term, find_high_learning_rate, find_unfair_game
 from srgan_nb.evaluation import evaluate
+from srgan_nb.files import package_file
 from srgan_nb.generator import Generator
 from srgan_nb.images import DEMO_PHOTOS, demo_photo, luma, read_image
 from srgan_nb.runs import read_rows
@@ -69,7 +70,7 @@ def test_what_the_second_stage_bought(dataset: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_their_logs_are_those_of_healthy_runs(name: str) -> None:
-    rows = read_rows(SHIPPED.parent / "curves" / f"{name}-log.csv")
+    rows = read_rows(package_file(f"curves/{name}-log.csv"))
     checks = [find_high_learning_rate, find_colour_drift] + [find_unfair_game, find_drowned_term] * (name == "srgan")
     assert [check(rows) for check in checks] == [None] * len(checks)
 

@@ -1,4 +1,4 @@
-"""What one change does to a short adversarial training: one row of nbs/QUESTION.csv a variant.
+"""What one change does to a short adversarial training: one row of srgan_nb/experiments/QUESTION.csv a variant.
 
     python -m tests.benchmarks.ablation QUESTION RUN --vgg-weights FILE [--steps 400] [--only NAME ...] [--out FOLDER]
 
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from srgan_nb.bicubic import crop_to_multiple, downsample
 from srgan_nb.checkpoints import load_generator
+from srgan_nb.files import package_file
 from srgan_nb.grid import flat_grid, flat_patches, grid_peak
 from srgan_nb.images import DEMO_PHOTOS, demo_photo, read_image, save_image
 from srgan_nb.metrics import lpips, psnr
@@ -26,7 +27,6 @@ from srgan_nb.runs import append_row, inherited
 from srgan_nb.settings import settings_for
 from srgan_nb.trainer import Trainer
 
-NBS = Path(__file__).parents[2] / "nbs"
 PLAIN = dict(content="VGG22", relativistic=False, gradient_penalty=0.0, discriminator_batch_norm=True)
 GRID = dict(PLAIN, vgg_pool="max", adversarial_weight=0.01, ema=0.0, balanced_shuffle=False, patch_size=64,
             learning_rate=3e-4)
@@ -92,7 +92,7 @@ def main() -> int:
     base, variants = QUESTIONS[options.question]
     if unknown := set(options.only or ()) - set(variants):
         parser.error(f"no such variant: {', '.join(sorted(unknown))}; choose from {', '.join(variants)}")
-    table = NBS / f"{options.question}.csv"
+    table = package_file(f"experiments/{options.question}.csv")
     known = {row["variant"] for row in csv.DictReader(open(table))} if table.exists() else set()
     if "start: SRResNet" not in known:
         append_row(table, {"variant": "start: SRResNet", "steps": 0, **scored(options.run)})
@@ -111,7 +111,7 @@ def main() -> int:
         append_row(table, {"variant": name, "steps": options.steps, **scored(out)})
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
     if options.question == "ablation":
-        draw_sky({name: folders[name] for name in ("all suspects", "balanced filters")}, NBS / "images/grid.png")
+        draw_sky({name: folders[name] for name in ("all suspects", "balanced filters")}, package_file("experiments/grid.png"))
     print(table.read_text())
     return 0
 

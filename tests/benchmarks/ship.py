@@ -19,6 +19,7 @@ import torch
 from srgan_nb.benchmarks import find_dataset, find_pairs, read_pair
 from srgan_nb.checkpoints import SHIPPED, load_generator, save_generator
 from srgan_nb.evaluation import evaluate
+from srgan_nb.files import package_file
 from srgan_nb.generator import Generator
 from srgan_nb.perception import interpolate_generators, perception_distortion
 
@@ -100,7 +101,7 @@ def main() -> int:
         passport["road"] = road_from_srresnet(generator)
     save_generator(generator, SHIPPED / f"{options.name}.safetensors", passport, dtype)
     for table in ("log", "validation"):
-        write_joined_table(table, options.after, options.run, SHIPPED.parent / "curves" / f"{options.name}-{table}.csv")
+        write_joined_table(table, options.after, options.run, package_file(f"curves/{options.name}-{table}.csv"))
     print(f"{options.name}: {dtype}, which costs {cost:.4f} dB on Set5; {passport['scores']}")
     return 0
 
