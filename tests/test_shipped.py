@@ -14,10 +14,8 @@ from srgan_nb.files import package_file
 from srgan_nb.generator import Generator
 from srgan_nb.images import DEMO_PHOTOS, demo_photo, luma, read_image
 from srgan_nb.runs import read_rows
-from srgan_nb.trainer import Trainer
 from tests.benchmarks.ship import mean_generator
 from tests.conftest import ROOT
-from tests.support.small_runs import run_settings
 
 NAMES = ("srresnet", "srgan")
 SETS = ("Set5", "Set14", "BSD100")
@@ -73,17 +71,6 @@ def test_their_logs_are_those_of_healthy_runs(name: str) -> None:
     rows = read_rows(package_file(f"curves/{name}-log.csv"))
     checks = [find_high_learning_rate, find_colour_drift] + [find_unfair_game, find_drowned_term] * (name == "srgan")
     assert [check(rows) for check in checks] == [None] * len(checks)
-
-
-@pytest.mark.parametrize("stage", NAMES)
-def test_the_same_seed_gives_the_same_log(stage: str, photos: Path, trained: Path, tmp_path: Path) -> None:
-    logs = []
-    for name in ("first", "second"):
-        settings = run_settings(stage, photos, trained, tmp_path / name, steps=200, validate_every=200,
-                                checkpoint_every=200)
-        Trainer(settings, quiet=True).fit()
-        logs.append((tmp_path / name / "log.csv").read_bytes())
-    assert logs[0] == logs[1] and logs[0].count(b"\n") == 101
 
 
 def thumbnails(paths: list[Path], size: int = 24) -> torch.Tensor:

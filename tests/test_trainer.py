@@ -2,14 +2,13 @@
 
 import ast
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,6 +28,7 @@ from srgan_nb.runs import Checkpointer, RunFolder, RunState, append_row, read_ro
 from srgan_nb.settings import Settings, settings_for
 from srgan_nb.stages import SRResNetStage, first_generator
 from srgan_nb.trainer import Interrupted, Loop, Trainer
+from tests.conftest import ROOT
 from tests.support.kills import killed_at_change
 from tests.support.small_runs import SMALL, SMALL_GAN, assert_same, final_state, run_settings
 
@@ -73,6 +73,7 @@ def start_or_resume(settings: Settings) -> None:
         Trainer(settings, quiet=True).fit()
 
 
+@pytest.mark.slow
 def test_killed_anywhere_it_goes_on_bit_for_bit(photos, trained, tmp_path):
     "The first process is killed at its first change of a file, the next one, which resumes, at its second, and so on."
     settings, undisturbed = (run_settings("srgan", photos, trained, tmp_path / name, checkpoint_every=2)
@@ -88,13 +89,15 @@ def test_killed_anywhere_it_goes_on_bit_for_bit(photos, trained, tmp_path):
     assert not list(Path(settings.out).rglob("*.part*"))
 
 
-def test_the_same_command_writes_the_same_log(photos, trained, tmp_path):
+@pytest.mark.parametrize("stage", ["srresnet", "srgan"])
+def test_the_same_command_writes_the_same_log(stage, photos, trained, tmp_path):
     logs = []
     for name in ("one", "two"):
-        Trainer(run_settings("srgan", photos, trained, tmp_path / name), quiet=True).fit()
+        Trainer(run_settings(stage, photos, trained, tmp_path / name, steps=40, validate_every=40,
+                             checkpoint_every=40), quiet=True).fit()
         logs.append((tmp_path / name / "log.csv").read_text())
     assert logs[0] == logs[1]
-    assert logs[0].count("\n") == 1 + 4
+    assert logs[0].count("\n") == 1 + 20
 
 
 @pytest.mark.parametrize("changes", [dict(optimizer="adam"), dict(channels=8), dict(blocks=2, ema=0.9)])
@@ -169,7 +172,10 @@ def test_bfloat16_follows_float32(photos, trained, tmp_path):
 STEADIER = dict(relativistic=True, gradient_penalty=1.0, discriminator_batch_norm=False)
 
 
-def test_a_steadier_opponent_learns_the_same_when_compiled(photos, trained, tmp_path):
+@pytest.mark.slow
+def test_a_steadier_opponent_learns_the_same_when_compiled(photos, trained, tmp_path, monkeypatch):
+    "Traced and differentiated by torch.compile, but without the minute that a C++ compiler would take."
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
     ends = {}
     for compiled in (False, True):
         settings = run_settings("srgan", photos, trained, tmp_path / str(compiled), steps=4, compile=compiled,
@@ -204,14 +210,10 @@ def test_cuda_follows_the_cpu(stage, precision, photos, trained, tmp_path):
 # -- several processes -------------------------------------------------------------------------------------------
 
 
-def torchrun_command(processes: int, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m",
-            "srgan_nb.cli", "train", *arguments]
-
-
-def torchrun(processes: int, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(torchrun_command(processes, *arguments), capture_output=True, text=True, timeout=240,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+def torchrun(module: str, *arguments: str) -> subprocess.CompletedProcess:
+    "Runs a module with these arguments in two processes."
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", module]
+    return subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
 def flags(settings_changes: dict) -> list[str]:
@@ -222,70 +224,39 @@ def flags(settings_changes: dict) -> list[str]:
     return parts
 
 
-@pytest.mark.parametrize("stage, options", [("srresnet", {}), ("srgan", {}), ("srgan", STEADIER)])
-def test_two_processes_equal_one_at_the_same_global_batch(stage, options, photos, trained, tmp_path):
-    changes = {**SMALL_GAN, "data": str(photos), "discriminator_batch_norm": False, "steps": 6, **options}
-    if stage == "srgan":
-        changes["init"] = str(trained)
-    one = [stage, "--preset", "lite", *flags({**changes, "out": tmp_path / "one"})]
-    two = [stage, "--preset", "lite", *flags({**changes, "out": tmp_path / "two", "steps": 4})]
-    assert cli.train(one) == 0
-    done = torchrun(2, *two)
+@pytest.mark.slow
+def test_two_processes_equal_one_at_the_same_global_batch(photos, trained, tmp_path):
+    "Two begin, two go on, one ends it; against one that begins, goes on and ends it at the same steps."
+    recipes = {"srresnet": ("srresnet", {}), "srgan": ("srgan", {"init": str(trained)}),
+               "steadier": ("srgan", {"init": str(trained), **STEADIER})}
+
+    def trainings(by: str, *steps: int) -> list[list[str]]:
+        commands = []
+        for name, (stage, options) in recipes.items():
+            out = str(tmp_path / by / name)
+            changes = {**SMALL_GAN, "discriminator_batch_norm": False, **options, "data": str(photos), "out": out}
+            commands += [[stage, "--resume", out, "--steps", str(end)] if end > 3 else
+                         [stage, "--preset", "lite", *flags({**changes, "steps": end})] for end in steps]
+        return commands
+
+    done = torchrun("tests.support.trainings", json.dumps(trainings("two", 3, 5)))
     assert done.returncode == 0, done.stderr
-    # and on with another number of processes: the last steps by one
-    assert cli.train([stage, "--resume", str(tmp_path / "two"), "--steps", "6"]) == 0
-    # one-cycle's rates depend on the number of steps, so compare with a run of the same course
-    changed = [stage, "--preset", "lite", *flags({**changes, "out": tmp_path / "again", "steps": 4})]
-    assert cli.train(changed) == 0
-    assert cli.train([stage, "--resume", str(tmp_path / "again"), "--steps", "6"]) == 0
-    first, second = (final_state(tmp_path / name)["generator"] for name in ("again", "two"))
-    for name, weight in first.items():
-        torch.testing.assert_close(second[name], weight, rtol=1e-4, atol=1e-5, msg=name)
+    assert [cli.train(training) for training in trainings("two", 6) + trainings("one", 3, 5, 6)] == [0] * 12
+    for name in recipes:
+        two, one = (final_state(tmp_path / by / name)["generator"] for by in ("two", "one"))
+        for part, weight in one.items():
+            torch.testing.assert_close(two[part], weight, rtol=1e-4, atol=1e-5, msg=f"{name}: {part}")
 
 
-def child_of_rank(parent: int, rank: int) -> int | None:
-    "The process id of torchrun's child with that rank, as its environment tells; None while there is none."
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[1]) == parent and f"RANK={rank}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                return int(folder.name)
-        except OSError:  # it ended while we looked
-            continue
-    return None
-
-
-def wait_until(happened, what: str, seconds: float = 120):
-    "The first truthy answer of `happened`."
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if found := happened():
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"no {what} within {seconds} seconds")
-
-
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found in /proc")
+@pytest.mark.slow
 def test_a_dead_rank_ends_the_job_and_it_goes_on(photos, tmp_path):
-    changes = dict(SMALL, data=str(photos), schedule="constant", log_every=1, checkpoint_every=2)
-    two = ["srresnet", "--preset", "lite", *flags({**changes, "steps": 100_000, "out": tmp_path / "two"})]
-    job = subprocess.Popen(torchrun_command(2, *two), stderr=subprocess.PIPE, text=True,
-                           env={**os.environ, "OMP_NUM_THREADS": "1"})
-    try:
-        run = RunFolder(tmp_path / "two")
-        wait_until(lambda: run.folder.exists() and len(run.saved()) > 2, "checkpoint")
-        os.kill(wait_until(lambda: child_of_rank(job.pid, 1), "second process"), signal.SIGKILL)
-        said = job.communicate(timeout=120)[1]
-    finally:
-        job.kill()
-    assert job.returncode != 0 and "SIGKILL" in said, said[-2000:]
-    step = load_state(run.saved()[-1])["step"]
-    assert step > 0, "nothing that was saved is lost"
-
-    resumed = torchrun(2, "srresnet", "--resume", str(run.folder), "--steps", str(step + 3))
-    assert resumed.returncode == 0, resumed.stderr
-    one = ["srresnet", "--preset", "lite", *flags({**changes, "steps": step + 3, "out": tmp_path / "one"})]
-    assert cli.train(one) == 0
+    changes = dict(SMALL, data=str(photos), schedule="constant", checkpoint_every=2)
+    two, one = (["srresnet", "--preset", "lite", *flags({**changes, "steps": 10, "out": tmp_path / name})]
+                for name in ("two", "one"))
+    job = torchrun("tests.support.dying_rank", *two)
+    assert job.returncode != 0 and "SIGKILL" in job.stderr, job.stderr[-2000:]
+    assert load_state(RunFolder(tmp_path / "two").saved()[-1])["step"] == 6, "nothing that was saved is lost"
+    assert cli.train(["srresnet", "--resume", str(tmp_path / "two")]) == cli.train(one) == 0
     first, second = (final_state(tmp_path / name)["generator"] for name in ("one", "two"))
     for name, weight in first.items():
         torch.testing.assert_close(second[name], weight, rtol=1e-3, atol=1e-4, msg=name)
