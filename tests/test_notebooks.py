@@ -4,15 +4,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
-
-NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
-NBDEV_TEST = Path(sys.executable).with_name("nbdev_test")
+from tests.support.notebooks import BIN, NOTEBOOKS
 
 
 def run_notebook(path: Path, private: Path) -> tuple[int, str]:
@@ -24,7 +21,7 @@ def run_notebook(path: Path, private: Path) -> tuple[int, str]:
     folder.mkdir()
     shutil.copy(ROOT / "settings.ini", private)
     environment = {**os.environ, "MPLBACKEND": "agg", "TMPDIR": str(private), "SRGAN_NB_DATA": str(private / "data")}
-    command = [NBDEV_TEST, "--path", shutil.copy(path, folder), "--n_workers", "0", "--do_print"]
+    command = [BIN / "nbdev_test", "--path", shutil.copy(path, folder), "--n_workers", "0", "--do_print"]
     done = subprocess.run(command, cwd=private, env=environment, text=True, errors="replace", stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT)
     left = sorted(file.name for file in folder.iterdir() if file.name != path.name)

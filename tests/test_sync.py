@@ -1,6 +1,7 @@
 """The repository agrees with itself: modules with notebooks, notebooks with their form, everything with ruff."""
 
 import ast
+import itertools
 import json
 import os
 import re
@@ -8,49 +9,51 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.notebooks import BIN, NOTEBOOKS, clean_copies, git, judged_copies, tracked_files
 
-BIN = Path(sys.executable).parent
-NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 LESSONS = [path for path in NOTEBOOKS if path.stem != "index"]
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 
 
-def cells(path: Path, kind: str) -> list[dict]:
-    found = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == kind]
-    return [{**cell, "source": "".join(cell["source"])} for cell in found]
-
-
-def tracked_files() -> list[Path]:
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
-    if listed.returncode:
-        pytest.skip("not a git checkout")
-    return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+def cells(path: Path, kind: str = "") -> list[dict]:
+    found = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [{**cell, "source": "".join(cell["source"])} for cell in found if kind in cell["cell_type"]]
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    "A copy of the project in which every notebook was exported and cleaned anew."
-    folder = tmp_path_factory.mktemp("copy")
-    for name in ("nbs", "srgan_nb"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+def cleaned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return clean_copies(NOTEBOOKS, tmp_path_factory.mktemp("cleaned") / "nbs")
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory: pytest.TempPathFactory, cleaned: Path) -> Path:
+    return judged_copies(NOTEBOOKS, tmp_path_factory.mktemp("judged") / "nbs", cleaned)
+
+
+@pytest.fixture
+def judged(path: Path, copies: Path) -> Path:
+    "A notebook as it is judged, whatever a reader's JupyterLab has written into the file."
+    if not (copies / path.name).exists():
+        pytest.skip("it was run and saved since it was cleaned, and no git says what it was")
+    return copies / path.name
+
+
+def test_modules_are_what_the_notebooks_export(tmp_path: Path) -> None:
+    (tmp_path / "nbs").mkdir()
+    for path in NOTEBOOKS:
+        shutil.copy(path, tmp_path / "nbs")
+    shutil.copytree(ROOT / "srgan_nb", tmp_path / "srgan_nb", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("settings.ini", "pyproject.toml", "setup.py"):
-        shutil.copy(ROOT / name, folder)
-    for command in (["nbdev_export"], ["nbdev_clean", "--fname", "nbs"]):
-        subprocess.run([BIN / command[0], *command[1:]], cwd=folder, check=True)
-    return folder
-
-
-def test_modules_are_what_the_notebooks_export(copy: Path) -> None:
-    exported = {path.name: path.read_text() for path in sorted((copy / "srgan_nb").glob("*.py"))}
+        shutil.copy(ROOT / name, tmp_path)
+    subprocess.run([BIN / "nbdev_export"], cwd=tmp_path, check=True)
+    exported = {path.name: path.read_text() for path in sorted((tmp_path / "srgan_nb").glob("*.py"))}
     committed = {path.name: path.read_text() for path in sorted((ROOT / "srgan_nb").glob("*.py"))}
     different = sorted(name for name in exported | committed if exported.get(name) != committed.get(name))
     assert not different, "run nbdev_export; and edit notebooks, not the modules they export"
@@ -79,8 +82,44 @@ def test_nbdev_does_not_overwrite_the_readme(tmp_path: Path) -> None:
 
 
 @each_notebook
-def test_notebook_is_clean(path: Path, copy: Path) -> None:
-    assert path.read_text() == (copy / "nbs" / path.name).read_text(), f"run nbdev_clean --fname nbs/{path.name}"
+def test_notebook_is_clean(path: Path, judged: Path, cleaned: Path, tmp_path: Path) -> None:
+    "As it lies in nbs/; or else as git has it, for then JupyterLab may have written into the file."
+    if judged.read_bytes() != (cleaned / path.name).read_bytes():
+        again = clean_copies([judged], tmp_path / "nbs") / path.name
+        assert judged.read_bytes() == again.read_bytes(), f"run nbdev_clean --fname nbs/{path.name}, then git add it"
+
+
+def as_jupyterlab_saves(notebook: dict) -> dict:
+    "A notebook after Run All, with a solution unfolded, saved by JupyterLab."
+    code = dict(execution_count=7, metadata={"trusted": True},
+                outputs=[dict(name="stderr", output_type="stream", text=["/home/reader/x.py: Warning\n" * 9])])
+    changed = [cell | (code if cell["cell_type"] == "code" else {"metadata": {}}) for cell in notebook["cells"]]
+    kernel = notebook["metadata"]["kernelspec"] | {"display_name": "Python 3 (ipykernel)"}
+    return notebook | dict(cells=changed, metadata=dict(kernelspec=kernel, language_info={"version": "3.13.1"}))
+
+
+def test_what_jupyterlab_saves_is_not_judged(tmp_path: Path) -> None:
+    committed = json.loads(git(ROOT, "show", ":nbs/25_results.ipynb") or NOTEBOOKS[0].read_bytes())
+    saved = as_jupyterlab_saves(committed)
+    edited = committed | dict(cells=committed["cells"][:-1])
+
+    def judged(name: str, in_git: dict | None, now: dict) -> dict | None:
+        "What is judged of a notebook of which git's index holds one version while another one lies in the folder."
+        folder = tmp_path / name
+        folder.mkdir()
+        path = folder / "25_results.ipynb"
+        for notebook in filter(None, (in_git, now)):
+            path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+            if notebook is in_git:
+                assert git(folder, "init") and git(folder, "add", ".") is not None
+        kept = judged_copies([path], folder / "judged", clean_copies([path], folder / "cleaned")) / path.name
+        return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else None
+
+    assert judged("read", committed, saved) == committed
+    assert judged("committed as it was saved", saved, saved) == saved, "so test_notebook_is_clean finds it"
+    assert judged("edited and cleaned", committed, edited) == edited
+    assert judged("edited and saved", edited, saved) == edited
+    assert judged("no git", None, edited) == edited and judged("read, no git", None, saved) is None
 
 
 def test_ruff() -> None:
@@ -89,30 +128,30 @@ def test_ruff() -> None:
 
 
 @each_notebook
-def test_outputs_are_fit_to_read(path: Path) -> None:
+def test_outputs_are_fit_to_read(judged: Path) -> None:
     "No error, warning or leftover progress bar is committed, and the file stays small."
-    outputs = [(cell["source"], output) for cell in cells(path, "code") for output in cell["outputs"]]
+    outputs = [(cell["source"], output) for cell in cells(judged, "code") for output in cell["outputs"]]
     assert not [source for source, output in outputs if output["output_type"] == "error"]
     stray = [text for _, output in outputs if output.get("name") == "stderr"
              for text in ["".join(output["text"])] if "Warning" in text or len(text.strip().splitlines()) > 2]
     assert not stray
-    assert path.stat().st_size < 500_000
+    assert judged.stat().st_size < 500_000
 
 
 @each_notebook
-def test_printed_lines_fit(path: Path) -> None:
+def test_printed_lines_fit(judged: Path) -> None:
     "A window 900 pixels wide shows 91 characters; JupyterLab breaks longer lines in the middle of a word."
-    printed = [line for cell in cells(path, "code") for output in cell["outputs"]
+    printed = [line for cell in cells(judged, "code") for output in cell["outputs"]
                for line in "".join(output.get("text", output.get("data", {}).get("text/plain", ""))).splitlines()
                if not {"text/markdown", "text/html"} & set(output.get("data", {}))]
     assert not [line for line in printed if len(line) > 91]
 
 
 @each_notebook
-def test_every_code_cell_that_shows_pictures_has_them(path: Path) -> None:
+def test_every_code_cell_that_shows_pictures_has_them(judged: Path) -> None:
     "A notebook is committed as it was run: whoever only reads it sees what the cells show."
-    source = "\n".join(cell["source"] for cell in cells(path, "code") if "#| eval: false" not in cell["source"])
-    kinds = {kind for cell in cells(path, "code") for output in cell["outputs"] for kind in output.get("data", {})}
+    source = "\n".join(cell["source"] for cell in cells(judged, "code") if "#| eval: false" not in cell["source"])
+    kinds = {kind for cell in cells(judged, "code") for output in cell["outputs"] for kind in output.get("data", {})}
     if re.search(r"^(?:show_|plot_)\w+\(|plt\.show\(\)$", source, re.MULTILINE):
         assert kinds & {"image/png", "image/jpeg"}, "no picture: run make notebooks"
 
@@ -121,23 +160,30 @@ def test_every_code_cell_that_shows_pictures_has_them(path: Path) -> None:
 def test_a_lesson_has_its_parts(path: Path) -> None:
     "A title first, one module at most, what was shown, and exercises with folded solutions."
     text, code = cells(path, "markdown"), cells(path, "code")
-    everything = json.loads(path.read_text())["cells"]
-    first = everything[0]
-    assert first["cell_type"] == "markdown" and "".join(first["source"]).startswith("# "), "opens with its title"
+    assert cells(path)[0]["source"].startswith("# ") and cells(path)[0] in text, "opens with its title"
     titles = [line for cell in text for line in re.sub(r"```.*?```", "", cell["source"], flags=re.DOTALL).splitlines()
               if re.match(r"#+ ", line)]
     assert sum(title.startswith("# ") for title in titles) == 1, "one title, so that the table of contents is a tree"
     assert any("what was shown" in title.lower() for title in titles)
-    assert any("exercise" in title.lower() for title in titles)
+    assert titles[-3:] == ["## Exercises", "## Solutions", "## Next"]
     assert sum("#| default_exp" in cell["source"] for cell in code) <= 1
-    exercises = next(i for i, cell in enumerate(everything)
-                     if re.search(r"^#+ .*exercise", "".join(cell["source"]), re.MULTILINE | re.IGNORECASE))
-    folded = [cell for cell in everything[exercises:] if cell["cell_type"] == "code"]
-    assert all(cell["metadata"].get("jupyter") == {"source_hidden": True, "outputs_hidden": True} for cell in folded), \
-        "solutions and what they print are folded"
-    sources = ["".join(cell["source"]) for cell in folded if not cell["source"][0].startswith("#| hide")]
-    assert sources and all(re.match(rf"# Solution {i}\b", source) for i, source in enumerate(sources, start=1)), \
-        "and say whose solution they are, which is all that is seen of them"
+    sources = [cell["source"] for cell in section(path, "## Solutions") if not cell["source"].startswith("#| hide")]
+    assert sources and all(re.match(rf"# Solution {i}\b", source) for i, source in enumerate(sources, start=1))
+
+
+def section(path: Path, heading: str) -> list[dict]:
+    "The cells between the one that begins with a heading and the next heading of a lesson."
+    everything = cells(path)
+    start = next(number for number, cell in enumerate(everything, 1) if cell["source"].startswith(heading))
+    return list(itertools.takewhile(lambda cell: not cell["source"].startswith("## "), everything[start:]))
+
+
+@each_lesson
+def test_solutions_are_folded(judged: Path) -> None:
+    "Under their heading, which stays closed when all cells are run; a cell that hides its output does not."
+    closed = [cell["source"] for cell in cells(judged) if "jp-MarkdownHeadingCollapsed" in cell["metadata"]]
+    assert closed == ["## Solutions"]
+    assert not [cell["source"] for cell in cells(judged) if "outputs_hidden" in cell["metadata"].get("jupyter", {})]
 
 
 def headings(path: Path) -> set[str]:
@@ -145,6 +191,14 @@ def headings(path: Path) -> set[str]:
     text = "\n".join(re.sub(r"```.*?```", "", cell["source"], flags=re.DOTALL) for cell in cells(path, "markdown"))
     titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[`*]", "", title).strip().replace(" ", "-") for title in titles}
+
+
+def sections(path: Path) -> set[str]:
+    """The anchors of a notebook's cells that begin with a heading.
+
+    A link to a heading itself is lost at the first click: JupyterLab looks for it before the other notebook is drawn.
+    """
+    return {f"cell-id={cell['id']}" for cell in cells(path, "markdown") if cell["source"].startswith("#")}
 
 
 @each_notebook
@@ -156,7 +210,7 @@ def test_links_and_pictures_lead_somewhere(path: Path) -> None:
         if "://" in target or target.startswith("attachment:"):
             continue
         there = path.parent / file if file else path
-        if not there.exists() or (anchor and unquote(anchor) not in headings(there)):
+        if not there.exists() or anchor and unquote(anchor) not in (sections(there) if file else headings(path)):
             lost.append(target)
     assert not lost
     tests = re.findall(r"`(test_\w+\.py)`", text)
@@ -193,20 +247,24 @@ def test_notebook_names_its_kernel(path: Path) -> None:
     assert json.loads(path.read_text())["metadata"]["kernelspec"]["name"] == "python3"
 
 
-def test_no_path_of_this_machine_is_committed() -> None:
+@pytest.fixture(scope="module")
+def tracked() -> list[Path]:
+    return tracked_files(ROOT) or pytest.skip("not a git checkout")
+
+
+def test_no_path_of_this_machine_is_committed(tracked: list[Path], copies: Path) -> None:
     here = {str(ROOT) + "/", str(Path.home()) + "/", str(Path(sys.prefix).resolve()) + "/"} - {"//"}
     found = []
-    for path in tracked_files():
+    for path in tracked:
+        notebook = path in NOTEBOOKS
         try:
-            text = path.read_text(encoding="utf-8")
+            text = (copies / path.name if notebook else path).read_text(encoding="utf-8")
         except UnicodeDecodeError:
             continue
-        outputs = path.suffix == ".ipynb"
-        places = here | ({tempfile.gettempdir() + "/"} if outputs else set())
+        places = here | ({tempfile.gettempdir() + "/"} if notebook else set())
         found += [f"{path.relative_to(ROOT)}: {place}" for place in sorted(places) if place in text]
     assert not found
 
 
-def test_no_large_file_is_committed() -> None:
-    large = {str(path.relative_to(ROOT)): size for path in tracked_files() if (size := path.stat().st_size) > 10e6}
-    assert not large
+def test_no_large_file_is_committed(tracked: list[Path]) -> None:
+    assert not {path.name: size for path in tracked if (size := path.stat().st_size) > 10e6 and path not in NOTEBOOKS}

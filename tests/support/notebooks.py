@@ -1,0 +1,52 @@
+"""The project's notebooks, and what of them is judged: never what a reader's JupyterLab left in them."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+
+def git(folder: Path, *arguments: str) -> bytes | None:
+    "What a git command prints; None where it fails: no git, no checkout, no such file in it."
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True) if shutil.which("git") else None
+    return done.stdout if done and done.returncode == 0 else None
+
+
+def tracked_files(folder: Path) -> list[Path]:
+    "The files in `folder` that git knows, staged ones among them; none where there is no checkout."
+    names = (git(folder, "ls-files", "-z") or b"").decode().split("\0")
+    return [path for name in names if name and (path := folder / name).is_file()]
+
+
+# A copy that a reader made to play with is not among the project's notebooks. Without git all of them are.
+NBS = ROOT / "nbs"
+NOTEBOOKS = sorted(path for path in tracked_files(NBS) or NBS.iterdir() if path.suffix == ".ipynb")
+
+
+def clean_copies(notebooks: Iterable[Path], folder: Path) -> Path:
+    "Makes `folder` with copies of the notebooks as nbdev_clean leaves them; returns it."
+    folder.mkdir()
+    for path in (ROOT / "settings.ini", *notebooks):
+        shutil.copy(path, folder)
+    subprocess.run([BIN / "nbdev_clean", "--fname", "."], cwd=folder, check=True)
+    return folder
+
+
+def judged_copies(notebooks: Iterable[Path], folder: Path, cleaned: Path) -> Path:
+    """Makes `folder` with each notebook as it is judged: the file where it is as in `cleaned`, else as git's index has it.
+
+    So what is committed, staged or cleaned is judged. Whoever opens, runs and saves a notebook in JupyterLab changes
+    metadata, outputs and counts, and no test's result. Where git has no such file there is no copy.
+    """
+    folder.mkdir()
+    for path in notebooks:
+        content = path.read_bytes()
+        if content != (cleaned / path.name).read_bytes():
+            content = git(path.parent, "show", f":./{path.name}")
+        if content is not None:
+            (folder / path.name).write_bytes(content)
+    return folder
