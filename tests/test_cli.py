@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -111,6 +112,24 @@ def test_what_evaluate_can_t_do_is_one_line_before_any_work(wrong, told, photos,
     assert cli.evaluate([str(photos), *wrong]) == 1
     message = capsys.readouterr().err.strip()
     assert told in message and message.count("\n") == 0 and "Traceback" not in message
+
+
+@pytest.mark.parametrize("wrong, told", [
+    (["--seed", "1" + 26 * "0"], "--seed is 1"), (["--device", "xpu"], "no device 'xpu'"),
+    (["--data", "empty"], "empty: no photo to pack"), (["--validation", "empty"], "empty: no photo to pack"),
+    (["--validation", "small"], "small: no photo to pack.*too small: 64x64, needs 96x96"),
+    (["--data", "Set5"], "Set5 has LR pictures .LRx4. beside HR ones .HR.*give .*HR alone"),
+])
+def test_what_train_can_t_do_is_one_line_and_leaves_no_folder(wrong, told, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("empty", "small", "large", "Set5/HR", "Set5/LRx4"):
+        (tmp_path / folder).mkdir(parents=True)
+    Image.open(photos / "coffee.png").crop((0, 0, 64, 64)).save("small/a.png")
+    Image.open(photos / "coffee.png").resize((96, 96)).save("large/a.png")
+    asked = ["srresnet", "--data", "large", "--out", "run", "--preset", "lite", "--device", "cpu", *wrong]
+    assert cli.train(asked) == 1
+    message = capsys.readouterr().err.strip().splitlines()[-1]  # before it, what was packed
+    assert re.search(told, message) and not (tmp_path / "run").exists()
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a folder that is closed to this user")
