@@ -82,7 +82,7 @@ def find_pairs(folder: Path, scale: int = 4) -> tuple[list[tuple[str, Path, Path
     suffixes, alone = Image.registered_extensions(), []
 
     def files(place: Path, ending: str = "") -> dict[str, Path]:
-        found = {}
+        found: dict[str, Path] = {}
         for path in sorted(place.iterdir(), key=lambda path: (path.suffix.lower() not in suffixes, path)):
             if path.is_file() and path.name[0] != ".":
                 taken = found.setdefault(path.stem.removesuffix(ending), path)

@@ -103,7 +103,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
 # %% ../nbs/12_checkpoints.ipynb #8cb2ce11
 def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """`optimizer.load_state_dict`, after which each moment lies in memory as its weight does."""
-    optimizer.load_state_dict(state)
+    optimizer.load_state_dict(dict(state))
     for weight, values in optimizer.state.items():
         for name, value in values.items():
             if value.shape == weight.shape:

@@ -53,7 +53,7 @@ def _with_margin(photo: np.ndarray, top: int, left: int, size: int, margin: int)
 # %% ../nbs/05_data.ipynb #5bac81ef
 def distinct(draws: list[int], n: int) -> list[int]:
     "As many different numbers below n as there are draws, every set of them equally likely (Floyd's algorithm)."
-    chosen = {}
+    chosen: dict[int, None] = {}
     for last, draw in enumerate(draws, start=n - len(draws)):
         number = draw % (last + 1)
         chosen[last if number in chosen else number] = None
@@ -132,8 +132,9 @@ class PatchSampler:
     def finish(self, lr: Tensor | None, hr: Tensor) -> tuple[Tensor, Tensor]:
         "LR and HR (N, 3, H, W) from what `cut` gave, on any device; degrades where that was left to do."
         hr = hr.permute(0, 3, 1, 2)
-        if self.degrade is None:
+        if lr is not None:
             return lr.permute(0, 3, 1, 2), hr
+        assert self.degrade is not None, "cut makes no LR only where it is to be made here"
         margin = 2 * self.pack.scale
         return self.degrade(hr, self.pack.scale)[..., 2:-2, 2:-2], hr[..., margin:-margin, margin:-margin]
 
@@ -162,10 +163,12 @@ class Batches:
     def __len__(self) -> int:
         return len(self.steps)
 
-    def make(self, step: int) -> list[Tensor | None]:
+    def make(self, step: int) -> tuple[Tensor | None, Tensor]:
         "What `cut` gives for one step, ready to be sent to the device."
-        parts = self.sampler.cut(step, self.rank, self.world)
-        return [part.pin_memory() if part is not None and self.device.type == "cuda" else part for part in parts]
+        lr, hr = self.sampler.cut(step, self.rank, self.world)
+        if self.device.type != "cuda":
+            return lr, hr
+        return None if lr is None else lr.pin_memory(), hr.pin_memory()
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         pool, steps = ThreadPoolExecutor(self.threads), iter(self.steps)
@@ -173,10 +176,10 @@ class Batches:
             coming = deque(pool.submit(self.make, step) for step in islice(steps, self.ahead))
             while coming:
                 began = time.perf_counter()
-                parts = coming.popleft().result()
+                lr, hr = coming.popleft().result()
                 self.waited += time.perf_counter() - began
                 coming.extend(pool.submit(self.make, step) for step in islice(steps, 1))
-                yield self.sampler.finish(*(part if part is None else part.to(self.device, non_blocking=True)
-                                            for part in parts))
+                lr = None if lr is None else lr.to(self.device, non_blocking=True)
+                yield self.sampler.finish(lr, hr.to(self.device, non_blocking=True))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

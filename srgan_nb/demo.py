@@ -46,8 +46,9 @@ def photo_folders(out: Path) -> tuple[Path, Path]:
 
 def stage_trainer(settings: Settings) -> Trainer:
     "A trainer for a new run, or for one that was interrupted in the same folder."
-    if RunFolder(settings.out).exists():
-        return Trainer.resume(settings.out, steps=settings.steps)
+    folder = str(settings.out)
+    if RunFolder(folder).exists():
+        return Trainer.resume(folder, steps=settings.steps)
     return Trainer(settings)
 
 

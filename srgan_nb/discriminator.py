@@ -26,7 +26,8 @@ class Discriminator(nn.Module):
             raise UserError(f"patch_size is {patch_size}: it must be a multiple of 16, as the map is halved four times")
         self.settings = dict(patch_size=patch_size, channels=channels, dense=dense, batch_norm=batch_norm)
         self.patch_size = patch_size
-        layers, before = [], 3
+        layers: list[nn.Module] = []
+        before = 3
         for index, factor in enumerate([1, 1, 2, 2, 4, 4, 8, 8]):
             norm = batch_norm and index > 0
             layers += [nn.Conv2d(before, channels * factor, 3, stride=1 + index % 2, padding=1, bias=not norm)]
@@ -56,7 +57,8 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, channels: int = 32):
         super().__init__()
         self.settings = dict(channels=channels)
-        layers, before = [], 3
+        layers: list[nn.Module] = []
+        before = 3
         for index, factor in enumerate([1, 1, 2, 2, 4, 4, 4]):
             halves = index in (1, 3, 5)
             layers += [spectral_norm(nn.Conv2d(before, channels * factor, 4 if halves else 3, 2 if halves else 1, 1)),

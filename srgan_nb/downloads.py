@@ -148,7 +148,7 @@ def fetch(url: str, path: Path, published: str = "", progress: bool = True, paus
                 break
             part.unlink()
             part.with_suffix(".version").unlink(missing_ok=True)
-            problem, wait = f"wrong bytes: the {kind} is not the published {expected[:12]}…", 0
+            problem, wait = f"wrong bytes: the {kind} is not the published {expected[:12]}…", 0.0
             fruitless += 0 if before else 2  # a whole file that is wrong will hardly come right
         except Broken as error:
             problem, wait = str(error), min(error.wait, 60)
@@ -174,10 +174,10 @@ def members(archive: Path) -> Iterator[tuple[str, int, Callable]]:
                 if not entry.is_dir():
                     yield entry.filename, entry.file_size, lambda entry=entry: file.open(entry)
     else:
-        with tarfile.open(archive) as file:
-            for entry in file:
-                if entry.isfile():
-                    yield entry.name, entry.size, lambda entry=entry: file.extractfile(entry)
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                if member.isfile():
+                    yield member.name, member.size, lambda member=member: tar.extractfile(member)
 
 # %% ../nbs/03_downloads.ipynb #73e474b4
 def unpack(archive: Path, patterns: Iterable[str], count: int, folder: Path) -> None:
@@ -234,7 +234,7 @@ class Source(NamedTuple):
 
 class PhotoSet(NamedTuple):
     "A set of photographs: how many, where they lie inside known archives, where to get them."
-    count: int
+    number: int
     patterns: tuple[str, ...]
     sources: tuple[Source, ...]
     pixels: str = ""   # see `pixel_digest`
@@ -288,7 +288,7 @@ def install(name: str, archive: Path, source: Source, folder: Path) -> str:
     if source in wanted.sources and before.get("url") == source.url and before["sha256"] != sha:
         raise UserError(f"its sha256 was {before['sha256'][:12]}… when it was first fetched and is now {sha[:12]}…")
     with folder_atomically(folder / name) as pictures:
-        unpack(archive, wanted.patterns, wanted.count, pictures)
+        unpack(archive, wanted.patterns, wanted.number, pictures)
         if source.files and files_digest(pictures) != source.files:
             raise UserError(f"wrong pictures: their MD5 is not the published {source.files[:12]}…")
         proof = ("its checksum is the published one" if source.archive else
@@ -344,7 +344,7 @@ def download(names: str | Iterable[str], folder: str | Path | None = None, archi
         raise UserError(f"no set is called {unknown[0]!r}: choose of {', '.join([*TOGETHER, *PHOTO_SETS])}")
     with locked(folder / ".download.lock"):
         for name in names:
-            count, proof = PHOTO_SETS[name].count, "already there"
+            count, proof = PHOTO_SETS[name].number, "already there"
             if not (folder / name).exists() and archive is not None:
                 try:
                     proof = f"{archive}: {install(name, Path(archive), source_of(name, Path(archive)), folder)}"

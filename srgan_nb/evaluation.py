@@ -39,16 +39,16 @@ def find_model(model: str | Path | Callable, scale: int | None = None, device: s
     CPU; modules go to `device`, into evaluation mode. Raises `UserError` where a generator has another scale.
     """
     name = str(model) if isinstance(model, str | Path) else getattr(model, "__name__", type(model).__name__)
-    model, place = find_network(model, scale), choose_device(device)
-    scale = getattr(model, "scale", scale or 4)
-    if isinstance(model, Bicubic):
+    network, place = find_network(model, scale), choose_device(device)
+    scale = getattr(network, "scale", scale or 4)
+    if isinstance(network, Bicubic):
         return Model(name, scale, partial(upsample_bicubic, scale=scale), "bicubic")
-    if isinstance(model, Generator):
-        return Model(name, scale, Upscaler(model, device=device), _paper_row(model))
-    if isinstance(model, nn.Module):
-        module = model.to(place).eval()
+    if isinstance(network, Generator):
+        return Model(name, scale, Upscaler(network, device=device), _paper_row(network))
+    if isinstance(network, nn.Module):
+        module = network.to(place).eval()
         return Model(name, scale, lambda lr: module(lr.to(place)).cpu())
-    return Model(name, scale, model)
+    return Model(name, scale, network)
 
 
 def _paper_row(generator: Generator) -> str | None:
@@ -125,9 +125,9 @@ def enlarge_dataset(dataset: str | Path, model: Model, limit: int | None = None,
     pairs, alone = find_pairs(folder, model.scale)
     omitted = [] if omitted is None else omitted
     omitted += alone
-    for name, *files in tqdm(pairs[:limit], desc=f"{folder.name}, {model.name}", disable=not progress):
+    for name, hr_file, lr_file in tqdm(pairs[:limit], desc=f"{folder.name}, {model.name}", disable=not progress):
         try:
-            lr, hr = read_pair(*files, model.scale)
+            lr, hr = read_pair(hr_file, lr_file, model.scale)
         except UserError as problem:
             omitted.append((name, str(problem)))
             continue

@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,7 +96,7 @@ def locked(path: str | Path, busy: str | None = None) -> Iterator[None]:
 def _take_lock(file: BinaryIO) -> bool:
     """Locks an open file until it is closed; whether nobody else had locked it."""
     try:
-        if os.name == "nt":
+        if sys.platform == "win32":
             import msvcrt
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:

@@ -83,7 +83,7 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
     pictures = pictures_below(source, target)
     if not pictures:
         raise UserError(f"{source}: no pictures in this folder")
-    report, taken = FolderReport(), {}
+    report, taken = FolderReport(), dict[Path, Path]()
     bar = tqdm(pictures, unit="picture", disable=not progress)
     for path in bar:
         relative = path.relative_to(source)

@@ -6,6 +6,7 @@ __all__ = ['GENERATOR_PRESETS', 'Generator', 'receptive_field']
 # %% ../nbs/08_generator.ipynb #a257d260
 import copy
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from .residual import ResidualBlock
 from .upsample import PixelShuffle, UpsampleBlock, balance_
 
 # %% ../nbs/08_generator.ipynb #eb9b73b9
-GENERATOR_PRESETS = {
+GENERATOR_PRESETS: dict[str, dict[str, Any]] = {
     "paper": dict(channels=64, blocks=16, kernel_size=9, batch_norm=True, bicubic_skip=False, single_shuffle=False),
     "lite": dict(channels=32, blocks=12, kernel_size=3, batch_norm=False, bicubic_skip=True, single_shuffle=True),
 }
@@ -41,7 +42,7 @@ class Generator(nn.Module):
             raise UserError(f"scale is {scale}: it must be 2, 4 or 8")
         if kernel_size % 2 == 0:
             raise UserError(f"kernel_size is {kernel_size}: it must be odd, or the picture would change its size")
-        self.settings = dict(scale=scale, channels=channels, blocks=blocks, kernel_size=kernel_size,
+        self.settings: dict[str, Any] = dict(scale=scale, channels=channels, blocks=blocks, kernel_size=kernel_size,
                              batch_norm=batch_norm, bicubic_skip=bicubic_skip, single_shuffle=single_shuffle)
         self.scale, self.bicubic_skip = scale, bicubic_skip
         self.head = nn.Sequential(nn.Conv2d(3, channels, kernel_size, padding=kernel_size // 2), nn.PReLU())
@@ -54,8 +55,8 @@ class Generator(nn.Module):
         self.tail = nn.Conv2d(channels, 3 * shuffle**2, kernel_size, padding=kernel_size // 2)
         self.shuffle = PixelShuffle(shuffle)
         if bicubic_skip:
-            nn.init.zeros_(self.tail.weight)
-            nn.init.zeros_(self.tail.bias)
+            for parameter in self.tail.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, lr: Tensor) -> Tensor:
         if lr.ndim != 4 or lr.shape[1] != 3:
@@ -70,7 +71,8 @@ class Generator(nn.Module):
     def balance_(self) -> "Generator":
         "Balances every convolution in front of a pixel shuffle (`upsample.balance_`), in place: no grid on flat areas."
         for block in self.upsample:
-            balance_(block.conv, block.shuffle.factor)
+            if isinstance(block, UpsampleBlock):
+                balance_(block.conv, block.shuffle.factor)
         if self.shuffle.factor > 1:
             balance_(self.tail, self.shuffle.factor)
         return self
@@ -98,6 +100,6 @@ def receptive_field(generator: nn.Module) -> int:
         row = torch.zeros(1, 3, 1, 2 * centre + 1, dtype=torch.float64, requires_grad=True)
         sr = probe(row)
         scale = sr.shape[-1] // row.shape[-1]
-        sr[..., scale * centre:scale * (centre + 1)].sum().backward()
-        seen = row.grad.sum((0, 1, 2)).nonzero().flatten()
+        gradient, = torch.autograd.grad(sr[..., scale * centre:scale * (centre + 1)].sum(), row)
+        seen = gradient.sum((0, 1, 2)).nonzero().flatten()
     return int((seen - centre).abs().max())

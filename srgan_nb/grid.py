@@ -34,7 +34,8 @@ def flat_grid(picture: Tensor, original: Tensor, period: int = 4) -> tuple[float
     For enlargements by 4, period 4 finds the grids of period 2 too. Below 1/12 a grid holds less energy than the
     whole error of rounding a picture to 8 bits.
     """
-    return tuple(grid_energy(flat_patches(one, original), period).mean().item() for one in (picture, original))
+    energies = [grid_energy(flat_patches(one, original), period).mean().item() for one in (picture, original)]
+    return energies[0], energies[1]
 
 # %% ../nbs/28_grid.ipynb #14e13e86
 def grid_peak(patches: Tensor, period: int = 4) -> float:

@@ -36,7 +36,7 @@ def demo_photo(name: str) -> Path:
         raise UserError(f"no demo photo {name!r}: choose one of {', '.join(DEMO_PHOTOS)}")
     package, file = DEMO_PHOTOS[name]
     found = importlib.util.find_spec(package)  # finds the folder without importing the package
-    path = Path(found.origin).parent / file if found else None
+    path = Path(found.origin).parent / file if found and found.origin else None
     if path is None or not path.exists():
         pip_name = {"skimage": "scikit-image"}.get(package, package)
         raise UserError(f"the photo {name!r} comes with {pip_name}, which is not installed: pip install {pip_name}")
@@ -111,7 +111,7 @@ def open_image(path: str | Path) -> Image.Image:
         empty = Path(path).stat().st_size == 0
         raise UserError(f"{path}: {'the file is empty' if empty else 'not a picture that can be read'}") from None
     except Image.DecompressionBombError:
-        raise UserError(f"{path}: too many pixels, more than {2 * Image.MAX_IMAGE_PIXELS:,}") from None
+        raise UserError(f"{path}: too many pixels, more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,}") from None
     except Exception as error:  # Pillow's decoders raise almost anything on damaged bytes
         reason = getattr(error, "strerror", None) or f"damaged or truncated picture ({error})"
         raise UserError(f"{path}: {reason}") from None

@@ -11,6 +11,7 @@ import warnings
 from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -22,7 +23,7 @@ from .images import to_signed, to_unit
 from .tiles import FastGenerator, fold_batch_norm
 
 # %% ../nbs/20_interchange.ipynb #f69190ca
-def export_onnx(generator: nn.Module, path: str | Path) -> None:
+def export_onnx(generator: "Generator | PublicGenerator", path: str | Path) -> None:
     """Writes a generator as an ONNX file: "lr" (N, 3, H, W) in [0, 1] -> "sr" (N, 3, scale*H, scale*W), N, H, W free.
 
     `generator`: a `Generator`, or what `load_public` returns; as in evaluation mode, float32, opset 17. "sr" is about
@@ -33,7 +34,7 @@ def export_onnx(generator: nn.Module, path: str | Path) -> None:
         from onnx import TensorProto, helper, numpy_helper
     except ImportError:
         raise UserError("the export needs the package onnx: pip install onnx") from None
-    nodes, weights = [], []
+    nodes, weights = list[Any](), list[Any]()
 
     def constant(values) -> str:
         weights.append(numpy_helper.from_array(torch.as_tensor(values).detach().cpu().numpy(), f"w{len(weights)}"))
@@ -61,13 +62,14 @@ def export_onnx(generator: nn.Module, path: str | Path) -> None:
         onnx.save(model, temporary)
 
 # %% ../nbs/20_interchange.ipynb #42bcb234
-def _write_network(generator: nn.Module, node, layer, constant) -> None:
+def _write_network(generator: "Generator | PublicGenerator", node, layer, constant) -> None:
     """Writes the operations of `Generator.forward` from "lr" on."""
     x = "lr"
-    public = generator if isinstance(generator, PublicGenerator) else None
-    if public:
-        x = node("Div", node("Sub", x, constant(public.mean)), constant(public.deviation))
-    folded = fold_batch_norm(public.generator if public else generator).cpu().float()
+    public = isinstance(generator, PublicGenerator)
+    if isinstance(generator, PublicGenerator):
+        x = node("Div", node("Sub", x, constant(generator.mean)), constant(generator.deviation))
+        generator = generator.generator
+    folded = fold_batch_norm(generator).cpu().float()
     first = x = layer(folded.head[1], layer(folded.head[0], x))
     for block in folded.blocks:
         x = node("Add", x, layer(block.conv2, layer(block.activation, layer(block.conv1, x))))
@@ -127,6 +129,9 @@ class PublicGenerator(nn.Module):
     (N, 3, H, W) in [0, 1] -> (N, 3, scale*H, scale*W) in [0, 1]: the two steps are inside.
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, generator: Generator):
         super().__init__()
         self.generator, self.scale, self.settings = generator, generator.scale, generator.settings
@@ -145,6 +150,9 @@ class PublicGenerator(nn.Module):
 
 
 class _FastPublicGenerator(FastGenerator):
+    mean: Tensor
+    deviation: Tensor
+
     def features(self, lr: Tensor) -> Tensor:
         return super().features((lr - self.mean) / self.deviation)
 
@@ -152,7 +160,7 @@ class _FastPublicGenerator(FastGenerator):
         return to_unit(torch.tanh(to_signed(super().enlarge(features, lr))))
 
 # %% ../nbs/20_interchange.ipynb #6910a069
-def generator_of(weights: dict[str, Tensor]) -> nn.Module:
+def generator_of(weights: dict[str, Tensor]) -> Generator | PublicGenerator:
     """A generator in evaluation mode from a public state dict: a `Generator`, or a `PublicGenerator` around one.
 
     The settings are read off the shapes. Raises `UserError` that says which keys do not fit.
@@ -181,8 +189,9 @@ def generator_of(weights: dict[str, Tensor]) -> nn.Module:
     if owner.startswith("sgrvinod"):
         return PublicGenerator(generator).eval()
     with torch.no_grad():
-        generator.tail.weight.mul_(2)
-        generator.tail.bias.mul_(2).sub_(1)
+        weight, bias = generator.tail.parameters()
+        weight.mul_(2)
+        bias.mul_(2).sub_(1)
     return generator.eval()
 
 # %% ../nbs/20_interchange.ipynb #290fc7f9
@@ -227,7 +236,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: no such file")
     try:
         if path.suffix == ".safetensors":
-            content = load_file(path)
+            content: Any = load_file(path)
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that the classes have changed: they are not wanted at all
@@ -257,7 +266,7 @@ def _tensors_of(content, prefix: str = "") -> dict[str, Tensor]:
     return found
 
 # %% ../nbs/20_interchange.ipynb #c7985916
-def load_public(path: str | Path) -> nn.Module:
+def load_public(path: str | Path) -> Generator | PublicGenerator:
     """A published SRResNet or SRGAN generator, by Lornatang or sgrvinod, from its checkpoint file; in evaluation mode.
 
     Takes and gives pictures in [0, 1], whatever its authors did. Use it as `upscale(picture, load_public(path))`.

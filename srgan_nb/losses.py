@@ -9,6 +9,7 @@ __all__ = ['VGG_BLOCKS', 'VGG_ENDS', 'PixelLoss', 'check_same_shape', 'vgg_layer
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,9 @@ class VGGContentLoss(nn.Module):
     when the shapes differ. Source: section 2.2.1, equation 5; `relative` and `share` are this project's.
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, layer: str = "VGG54", weights: str | Path | None = "imagenet", scale: float = 1.0,
                  pool: str = "max", network: str = "VGG19", relative: bool = False, share: float = 1.0):
         super().__init__()
@@ -164,7 +168,8 @@ class VGGContentLoss(nn.Module):
         self.relative, self.share = relative, share
         names = layer.split("+")
         lengths = {name: len(vgg_layers(name, pool, network)) for name in names}
-        self.features, self.ends = vgg_layers(max(lengths, key=lengths.get), pool, network), list(lengths.values())
+        self.features = vgg_layers(max(lengths, key=lambda name: lengths[name]), pool, network)
+        self.ends = list(lengths.values())
         self.weights_name = "random" if weights is None else Path(weights).name
         state = random_vgg_state(self.features) if weights is None else load_vgg_state(self.features, weights, network)
         self.features.load_state_dict(state, assign=True)
@@ -193,7 +198,7 @@ class VGGContentLoss(nn.Module):
         if self.relative:
             differences = [difference / F.mse_loss(target, torch.zeros_like(target))
                            for difference, target in zip(differences, targets, strict=True)]
-        return self.scale * sum(differences) / len(differences)
+        return self.scale * reduce(torch.add, differences) / len(differences)
 
     def describe(self) -> str:
         "One line for logs and passports: the layer, whose weights, the scale."
@@ -204,7 +209,7 @@ class VGGContentLoss(nn.Module):
 
 # %% ../nbs/10_content_loss.ipynb #429d25ee
 def content_loss(name: str = "VGG54", weights: str | Path | None = "imagenet", scale: float = 1.0,
-                 **vgg: Any) -> nn.Module:
+                 **vgg: Any) -> PixelLoss | VGGContentLoss:
     """The content loss by its name: "MSE", "VGG22" or "VGG54" as in the paper's section 3.4; "L1", "VGG22+VGG31".
 
     `weights` and `vgg` (`pool`, `network`, `relative`, `share`: see `VGGContentLoss`) are for the VGG losses alone.
@@ -277,7 +282,7 @@ class PerceptualLoss(nn.Module):
     Source: equation 3, weight 1e-3; the pixel term is ESRGAN's (Wang et al. 2018, equation 3).
     """
 
-    def __init__(self, content: nn.Module, adversarial_weight: float = 1e-3, relativistic: bool = False,
+    def __init__(self, content: PixelLoss | VGGContentLoss, adversarial_weight: float = 1e-3, relativistic: bool = False,
                  pixel_weight: float = 0.0):
         super().__init__()
         self.content, self.adversarial_weight, self.relativistic = content, adversarial_weight, relativistic
@@ -291,7 +296,7 @@ class PerceptualLoss(nn.Module):
                  "adversarial": self.adversarial_weight * adversarial_loss(fake_logits, real_logits)}
         if self.pixel is not None:
             terms["pixel"] = self.pixel(sr, hr)
-        return sum(terms.values()), terms
+        return reduce(torch.add, terms.values()), terms
 
     def describe(self) -> str:
         "One line for logs and passports."

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -181,7 +182,7 @@ def lpips_network(net: str) -> torch.nn.Module:
         raise UserError("LPIPS is computed by torchmetrics, which is not installed: pip install torchmetrics") from None
     url = get_model_weights(LPIPS_WEIGHTS[net]).DEFAULT.url
     try:
-        return LearnedPerceptualImagePatchSimilarity(net_type=net).net
+        return LearnedPerceptualImagePatchSimilarity(net_type=net).net  # type: ignore[arg-type]  # checked above
     except (OSError, RuntimeError) as error:
         raise UserError(f"LPIPS ({net}) needs {url}, which could not be downloaded ({error}): "
                         f"put that file into {torch.hub.get_dir()}/checkpoints") from None
@@ -230,7 +231,7 @@ def decode(pairs: Iterable[tuple[Tensor, Tensor]], published: float | None = Non
     if not scores:
         raise UserError("decode was given no pictures")
     table = torch.tensor(scores, dtype=torch.float64)  # (pictures, protocols, 2)
-    rows = [{"protocol": name, "psnr": average_psnr(table[:, i, 0], protocol).item(),
+    rows: list[dict[str, Any]] = [{"protocol": name, "psnr": average_psnr(table[:, i, 0], protocol).item(),
              "ssim": table[:, i, 1].mean().item()} for i, (name, protocol) in enumerate(protocols.items())]
     if published is not None:
         for row in rows:

@@ -37,7 +37,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(weights, dict(lr=lr, betas=betas, eps=eps, momentum=momentum))
 
     @torch.no_grad()
-    def step(self) -> None:
+    def step(self) -> None:  # type: ignore[override]  # it takes no closure
         "One update of every weight that has a gradient."
         for group in self.param_groups:
             pulled = [weight for weight in group["params"] if weight.grad is not None]
@@ -51,14 +51,14 @@ class Muon(torch.optim.Optimizer):
 
     def step_filters(self, weights: list[Tensor], group: dict) -> None:
         "The filters of one shape together: a few large matrix products in place of many small ones."
-        pulls = []
-        for weight in weights:
+        pulls, grads = [], [weight.grad for weight in weights if weight.grad is not None]
+        for weight, grad in zip(weights, grads, strict=True):
             state = self.state[weight]
             if not state:
                 state["momentum"] = torch.zeros_like(weight)
             momentum = state["momentum"]
-            momentum.lerp_(weight.grad, 1 - group["momentum"])
-            pulls.append(weight.grad.lerp(momentum, group["momentum"]).flatten(1))
+            momentum.lerp_(grad, 1 - group["momentum"])
+            pulls.append(grad.lerp(momentum, group["momentum"]).flatten(1))
         updates = orthogonalize(torch.stack(pulls))
         size = 0.2 * math.sqrt(max(updates.shape[-2:]))
         for weight, update in zip(weights, updates, strict=True):
@@ -74,7 +74,7 @@ class Muon(torch.optim.Optimizer):
                 state.update(step=torch.zeros(()), mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
             state["step"] += 1
         steps, means, squares = ([state[name] for state in states] for name in ("step", "mean", "square"))
-        grads = [weight.grad for weight in weights]
+        grads = [weight.grad for weight in weights if weight.grad is not None]
         torch._foreach_lerp_(means, grads, 1 - beta1)
         torch._foreach_lerp_(squares, torch._foreach_mul(grads, grads), 1 - beta2)
         spreads = torch._foreach_div(squares, [1 - beta2**step.item() for step in steps])

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,8 +40,10 @@ def photo_files(photos: str | Path | Iterable) -> tuple[Path, dict[str, Path]]:
     the common folder, with slashes. A training run is one name, whatever it holds. Raises `UserError` where nothing
     is there, and where LR pictures lie beside HR ones.
     """
-    given, paths, seen = [photos] if isinstance(photos, str | Path) else list(photos), [], set()
-    given = [Path(path).expanduser().absolute() for path in given]
+    named = [photos] if isinstance(photos, str | Path) else photos
+    given = [Path(path).expanduser().absolute() for path in named]
+    paths: list[Path] = []
+    seen: set[str] = set()
     if not given:
         raise UserError("no photos were named: give a folder, a file or a list of them")
 
@@ -154,7 +156,8 @@ def make_pair(path: Path, scale: int) -> tuple[np.ndarray, np.ndarray]:
     "LR (H/scale, W/scale, 3) and HR (H, W, 3) uint8: HR is the photo, trimmed to multiples of scale; LR its reduction."
     pixels = torch.from_numpy(np.array(to_rgb(open_image(path)))).permute(2, 0, 1)
     hr = crop_to_multiple(pixels, scale)
-    return tuple(np.ascontiguousarray(image.permute(1, 2, 0).numpy()) for image in (downsample(hr, scale), hr))
+    lr, hr = (image.permute(1, 2, 0).contiguous() for image in (downsample(hr, scale), hr))
+    return lr.numpy(), hr.numpy()
 
 # %% ../nbs/04_packs.ipynb #86f3db04
 class MappedFiles:
@@ -304,7 +307,7 @@ def write_pack(photos: dict[str, tuple[Path, Found]], scale: int, target: Path, 
         with (open(folder / "hr.bin", "wb") as hr_file, open(folder / "lr.bin", "wb") as lr_file,
               ThreadPoolExecutor(1) as disk):
             _in_threads(pack_one, photos, workers, "packing", progress)
-            index = {"scale": scale, "hr": hr_file.tell(), "lr": lr_file.tell()}
+            index: dict[str, Any] = {"scale": scale, "hr": hr_file.tell(), "lr": lr_file.tell()}
         if not entries:
             raise NothingToPack(skipped)
         index |= {"photos": sorted(entries), "skipped": sorted(skipped)}

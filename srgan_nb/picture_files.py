@@ -74,7 +74,7 @@ def _sixteen_bits(path: Path, raw_mode: str) -> dict:
     halves = []
     for chosen in (raw_mode, f"{mode};16{other}"):
         with Image.open(path) as file:
-            tiles = [tile._replace(args=chosen if isinstance(tile.args, str) else (chosen, *tile.args[1:]))
+            tiles = [tile._replace(args=chosen if isinstance(tile.args, str) else (chosen, *(tile.args or ())[1:]))
                      for tile in file.tile]
             file.tile = tiles
             halves.append(np.asarray(ImageOps.exif_transpose(file)).astype(np.uint16))

@@ -22,7 +22,7 @@ def _as_picture(image: torch.Tensor | Image.Image) -> Image.Image:
     return to_rgb(to_pil(image) if isinstance(image, torch.Tensor) else image)
 
 # %% ../nbs/01_plots.ipynb #4a168098
-def _crop_box(crop: tuple[int, int, int, int], size: tuple[int, int], largest: tuple[int, int]) -> tuple[int, ...]:
+def _crop_box(crop: tuple[int, int, int, int], size: tuple[int, int], largest: tuple[int, int]) -> tuple[int, int, int, int]:
     """The same part of the scene in a smaller picture: `crop` = (top, left, height, width) in pixels of the largest.
 
     `size` and `largest` are (width, height) as PIL gives them. Returns PIL's box (left, top, right, bottom) in pixels

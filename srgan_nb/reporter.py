@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -42,7 +43,9 @@ class Reporter:
         if settings.tensorboard and not find_spec("tensorboard"):
             raise UserError("--tensorboard needs the package tensorboard: pip install tensorboard")
         self.run, self.settings, self.live, self.quiet, self.mute = run, settings, live, quiet or mute, mute
-        self.bar = self.writer = self.curves = None
+        self.bar: Any = None
+        self.writer: Any = None
+        self.curves: Any = None
         self.shown: dict[str, str] = {}
         self.began = self.waited = self.next_line = 0.0
 

@@ -220,7 +220,7 @@ class Checkpointer:
 
         Raises `UserError` where there are checkpoints and none can be read.
         """
-        problems = []
+        problems: list[str] = []
         for path in reversed(self.run.saved()):
             try:
                 return load_state(path), problems

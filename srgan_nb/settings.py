@@ -51,7 +51,8 @@ def check_value(one: Field, value: Any) -> None:
     (kind, may_be_none), rules = kind_of(one), one.metadata
     if value is None and may_be_none:
         return
-    if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool) != (kind is bool):
+    wanted: Any = (int, float) if kind is float else kind
+    if not isinstance(value, wanted) or isinstance(value, bool) != (kind is bool):
         raise UserError(f"{flag(one.name)} is {value!r}: it must be {EXPECTED[kind]}")
     if rules["choices"] and value not in rules["choices"]:
         raise UserError(f"{flag(one.name)} is {value!r}: choose {', '.join(map(str, rules['choices']))}")

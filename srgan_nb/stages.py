@@ -17,7 +17,7 @@ from .devices import Precision, Processes
 from .discriminator import Discriminator, PatchDiscriminator
 from .files import UserError
 from .generator import Generator
-from .losses import PerceptualLoss, content_loss
+from .losses import PerceptualLoss, PixelLoss, VGGContentLoss, content_loss
 from .optimizers import Muon
 from .settings import Settings
 from .updates import srgan_update, srresnet_update
@@ -35,7 +35,9 @@ class Learner:
                  learning_rate: float = 1e-4, betas: tuple[float, float] = (0.9, 0.999), ema: float = 0.0,
                  constant: bool = False, layout: torch.memory_format = torch.channels_last):
         self.name, self.learning_rate, self.constant, self.average = name, learning_rate, constant, None
-        self.network = self.called = network.to(device, memory_format=layout)
+        self.network: Any = network.to(device).to(memory_format=layout)
+        self.called: Any = self.network
+        self.optimizer: torch.optim.Optimizer
         if optimizer == "muon":
             self.optimizer = Muon(network.parameters(), learning_rate, betas=betas)
         else:
@@ -55,7 +57,8 @@ class Learner:
         network = self.network
         if synchronize_batch_norm and processes.world > 1:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        self.called = processes.share(torch.compile(network) if compile else network, device)
+        compiled: Any = torch.compile(network) if compile else network
+        self.called = processes.share(compiled, device)
 
     def unwrap(self) -> None:
         "Lets updates call the bare network again."
@@ -113,10 +116,11 @@ def finish_update(generator: Learner, settings: Settings) -> None:
 
 def shown_generator(generator: Learner) -> Generator:
     "The generator that is validated, saved for use and returned: the moving average where there is one."
-    return generator.network if generator.average is None else generator.average.module
+    average: Any = generator.average
+    return generator.network if average is None else average.module
 
 
-def content_of(settings: Settings) -> nn.Module:
+def content_of(settings: Settings) -> PixelLoss | VGGContentLoss:
     "The recipe's content loss."
     return content_loss(settings.content, settings.vgg_weights, settings.content_weight, pool=settings.vgg_pool,
                         network=settings.vgg_network, relative=settings.vgg_relative, share=settings.vgg_share)

@@ -188,7 +188,7 @@ class Trainer:
             if getattr(settings, name) is None:
                 raise UserError(f"--{name} is needed: a folder of photographs, and one for the run")
         self.settings, self.earlier, self.before_update = settings, earlier, before_update
-        self.run, self.state, self.processes = RunFolder(settings.out), RunState(), Processes.here()
+        self.run, self.state, self.processes = RunFolder(str(settings.out)), RunState(), Processes.here()
         if earlier is None and self.processes.first:
             self.run.require_free()
         if settings.batch_size % self.processes.world:

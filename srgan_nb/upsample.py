@@ -47,8 +47,9 @@ class UpsampleBlock(nn.Module):
         self.shuffle = PixelShuffle(factor)
         self.activation = nn.PReLU()
         if icnr:
-            icnr_(self.conv.weight, factor)
-            nn.init.zeros_(self.conv.bias)
+            weight, bias = self.conv.parameters()
+            icnr_(weight, factor)
+            nn.init.zeros_(bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(self.shuffle(self.conv(x)))

@@ -7,10 +7,11 @@ __all__ = ['Bicubic', 'find_network', 'fast_form', 'bytes_of', 'Upscaler', 'enla
 # %% ../nbs/19_upscaling.ipynb #fea02d52
 import math
 from base64 import b64decode
+from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -24,10 +25,10 @@ from .files import UserError
 from .generator import Generator
 from .kinds import Picture, enlarge_picture, image_of, picture_of
 from .picture_files import read_pictures
-from .tiles import PEAKS, FastGenerator, enlarge_in_tiles
+from .tiles import PEAKS, FastGenerator, TwoStages, enlarge_in_tiles
 
 # %% ../nbs/19_upscaling.ipynb #0d014ae3
-class Bicubic(nn.Module):
+class Bicubic(TwoStages):
     """Bicubic enlargement in the form of a network for `enlarge_in_tiles`. `quantize`: to 8 bits, as MATLAB does."""
 
     features_reach, enlarge_reach, features_floats = 0, 3, 3
@@ -46,7 +47,7 @@ class Bicubic(nn.Module):
         return self
 
 
-def find_network(model: str | Path | nn.Module, scale: int | None = None) -> nn.Module:
+def find_network(model: str | Path | Callable, scale: int | None = None) -> Any:
     """The network that `model` means: "bicubic", a name or path for `load_generator`, or a module, as it is.
 
     `scale`: bicubic's, 4 by default; trained networks have their own. Raises `UserError` where that is another.
@@ -54,21 +55,22 @@ def find_network(model: str | Path | nn.Module, scale: int | None = None) -> nn.
     if model == "bicubic":
         check_name(model)
         return Bicubic(4 if scale is None else scale)
-    network = load_generator(model) if isinstance(model, (str, Path)) else model
+    network: Any = load_generator(model) if isinstance(model, (str, Path)) else model
     if scale not in (None, getattr(network, "scale", scale)):
         name = model if isinstance(model, (str, Path)) else type(model).__name__
         raise UserError(f"{name} enlarges by {network.scale}, not by {scale}")
     return network
 
 
-def fast_form(network: nn.Module) -> nn.Module:
+def fast_form(network: nn.Module) -> TwoStages:
     """What `enlarge_in_tiles` needs of a network, which itself stays as it is.
 
     `network`: a `Generator`, or a module with a `fast_form` method of its own. Raises `UserError` for anything else.
     """
     network = getattr(network, "_orig_mod", network)  # torch.compile's wrapping
-    if hasattr(network, "fast_form"):
-        return network.fast_form()
+    own_form = getattr(network, "fast_form", None)
+    if own_form is not None:
+        return own_form()
     if not isinstance(network, Generator):
         raise UserError(f"a model is a name, a path or a Generator, not {type(network).__name__}")
     return FastGenerator(network)
@@ -111,8 +113,8 @@ class Upscaler:
         self.network = fast_form(find_network(model, scale)).to(self.device, self.dtype)
         self.scale, self.progress = self.network.scale, progress
         if compile and not isinstance(self.network, Bicubic):
-            self.network.features = torch.compile(self.network.features, dynamic=True)
-            self.network.enlarge = torch.compile(self.network.enlarge, dynamic=True)
+            for stage in ("features", "enlarge"):
+                setattr(self.network, stage, torch.compile(getattr(self.network, stage), dynamic=True))
 
     def memory_for_tiles(self, pixels: np.ndarray | Tensor) -> float:
         """What `max_memory` leaves for tiles. Raises `UserError` where the picture itself takes it all."""
@@ -145,13 +147,14 @@ def _run(upscaler: Upscaler, images: Tensor, memory: float, smooth: bool = False
         raise UserError(f"floats go from 0 to 1, these from {images.min():g} to {images.max():g}: scale them first")
     bicubic = smooth or isinstance(upscaler.network, Bicubic)
     network = Bicubic(upscaler.scale, images.dtype == torch.uint8) if bicubic else upscaler.network
-    where = ("cpu", torch.float32) if bicubic else (upscaler.device, upscaler.dtype)
+    device = torch.device("cpu") if bicubic else upscaler.device
+    dtype = torch.float32 if bicubic else upscaler.dtype
     if not upscaler.progress:
-        return enlarge_in_tiles(network, images, memory, *where)
+        return enlarge_in_tiles(network, images, memory, device, dtype)
     from tqdm.auto import tqdm
 
     with tqdm(total=len(images) * images[0, 0].numel() * network.scale**2, unit="px", unit_scale=True) as bar:
-        return enlarge_in_tiles(network, images, memory, *where, progress=bar.update)
+        return enlarge_in_tiles(network, images, memory, device, dtype, bar.update)
 
 # %% ../nbs/19_upscaling.ipynb #999cde55
 def enlarge_tensor(upscaler: Upscaler, tensor: Tensor) -> Tensor:
@@ -248,7 +251,7 @@ def upscale_widget(model: str | Path | nn.Module = "srgan", picture: str | Path 
         import ipywidgets
     except ImportError:
         raise UserError("the widget needs ipywidgets: pip install ipywidgets") from None
-    upscaler, pair = Upscaler(model), []
+    upscaler, pair = Upscaler(model), list[Image.Image]()
     bicubic = Upscaler("bicubic", scale=upscaler.scale)
     upload = ipywidgets.FileUpload(accept="image/*", description="Picture")
     drop, dropped = ipywidgets.HTML(_DROP), ipywidgets.Textarea(layout={"display": "none"})
