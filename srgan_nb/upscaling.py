@@ -208,13 +208,15 @@ def _by_kind(upscaler: Upscaler, image):
 
 @overload  # for editors and type checkers: which kind comes back for which
 def upscale(image: str | Path | Image.Image, model: str | Path | nn.Module = ..., max_memory: str | int | None = ...,
-            device: str = ..., half: bool = ..., compile: bool = ..., progress: bool = ...) -> Image.Image: ...
+            device: str = ..., half: bool = ..., compile: bool = ..., progress: bool = ...,
+            scale: int | None = ...) -> Image.Image: ...
 @overload
 def upscale(image: _Numbers, model: str | Path | nn.Module = ..., max_memory: str | int | None = ...,
-            device: str = ..., half: bool = ..., compile: bool = ..., progress: bool = ...) -> _Numbers: ...
+            device: str = ..., half: bool = ..., compile: bool = ..., progress: bool = ...,
+            scale: int | None = ...) -> _Numbers: ...
 def upscale(image: str | Path | Image.Image | np.ndarray | Tensor, model: str | Path | nn.Module = "srgan",
             max_memory: str | int | None = None, device: str = "auto", half: bool = False, compile: bool = False,
-            progress: bool = False) -> Image.Image | np.ndarray | Tensor:
+            progress: bool = False, scale: int | None = None) -> Image.Image | np.ndarray | Tensor:
     """Enlarges one picture, by 4 with the shipped models; the same kind comes back.
 
     A path or a PIL picture gives a PIL picture of the same mode (`srgan_nb.kinds` has the rules, `enlarge_array` and
@@ -222,7 +224,7 @@ def upscale(image: str | Path | Image.Image | np.ndarray | Tensor, model: str | 
     `Upscaler`; keep one of those when there are many pictures. Raises `UserError` with one clear line for what can't
     be read or enlarged.
     """
-    return Upscaler(model, max_memory, device, half, compile, progress)(image)
+    return Upscaler(model, max_memory, device, half, compile, progress, scale)(image)
 
 # %% ../nbs/19_upscaling.ipynb #649b0979
 def before_after(before: Image.Image, after: Image.Image, percent: float) -> Image.Image:

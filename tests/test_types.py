@@ -3,9 +3,11 @@
 import re
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 
 import srgan_nb
+from srgan_nb.upscaling import Upscaler
 from tests.conftest import ROOT
 
 RIGHT = """
@@ -61,3 +63,8 @@ def test_mypy(tmp_path: Path) -> None:
     assert not done.stderr and not others
     lines = WRONG.splitlines()
     assert not [line for number, line in enumerate(lines, start=1) if line.startswith("srgan_nb") and number not in seen]
+
+
+def test_upscale_takes_every_option_of_its_upscaler() -> None:
+    whole, kept = (list(signature(one).parameters.values()) for one in (srgan_nb.upscale, Upscaler))
+    assert whole[1:] == kept
