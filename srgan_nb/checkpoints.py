@@ -171,7 +171,10 @@ def load_generator(model: str | Path = "srgan", device: str | torch.device = "cp
     """
     path, notes = generator_file(model), read_passport(model)
     tensors, _ = read_tensors(path)
-    generator = Generator(**notes["settings"])
+    try:
+        generator = Generator(**notes["settings"])
+    except TypeError as error:
+        raise UserError(f"{path}: its settings are not those of this version of srgan_nb ({error}): update it") from None
     expected = {name: tuple(value.shape) for name, value in generator.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if expected != found:

@@ -4,10 +4,12 @@ Exit codes: 0 done; 1 the work failed, with one clear line on stderr; 2 wrong us
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
 from functools import wraps
+from io import TextIOWrapper
 from os.path import expanduser
 
 from srgan_nb.files import UserError
@@ -28,6 +30,9 @@ def exits_cleanly(command: Callable[[Sequence[str] | None], int | None]) -> Call
 
     @wraps(command)
     def wrapped(arguments: Sequence[str] | None = None) -> int:
+        if isinstance(sys.stdout, TextIOWrapper):  # whose code page may lack a file's name
+            sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stderr = sys.stderr or open(os.devnull, "w")  # a service, or Windows without a console
         try:
             return command([meant(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]) or 0
         except UserError as error:

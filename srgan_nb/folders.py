@@ -1,22 +1,20 @@
 """A file to a file, a folder to a folder: what `srgan_upscale` does. Nothing is overwritten unless told."""
 
-import glob
+import os
+import re
+import sys
 import time
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 
-from PIL import Image
-
 from srgan_nb.files import UserError
-from srgan_nb.images import _READABLE
-from srgan_nb.picture_files import check_writable, read_pictures, write_pictures
-from srgan_nb.upscaling import Upscaler, enlarge_kind
+from srgan_nb.pictures import FORMATS, PictureFile, check_writable, format_of, write_pictures
+from srgan_nb.upscaling import Upscaler, enlarge_file
 
 __all__ = ["upscale_file", "upscale_folder", "FolderReport"]
 
-ABANDONED = 600  # seconds
-ALSO_PICTURES = (".heic", ".heif")  # not readable here: reported, not passed over
+ABANDONED = 86_400  # seconds: a process that is alive has written to its file since then
+NOT_READ = (".apng", ".bmp", ".heic", ".heif", ".jp2", ".jxl", ".pgm", ".ppm", ".psd")  # reported, not passed over
 
 
 def upscale_file(source: str | Path, target: str | Path, upscaler: Upscaler | None = None, force: bool = False,
@@ -27,31 +25,36 @@ def upscale_file(source: str | Path, target: str | Path, upscaler: Upscaler | No
     Raises `UserError` where the picture can't be read, the target exists and `force` is not set, or its format can't
     hold the picture's kind; the last two before any work is done.
     """
-    if not 1 <= quality <= 100:
-        raise UserError(f"quality goes from 1 to 100, not {quality}")
-    source, target, upscaler = Path(source), Path(target), upscaler or Upscaler()
+    check_quality(quality)
+    source, target = Path(source), Path(target)
     target = target / source.name if target.is_dir() else target
     if target.exists() and not force:
         raise UserError(f"{target} exists: choose another name, or --force to overwrite it")
     if not target.parent.is_dir():
         raise UserError(f"{target.parent}: no such folder")
-    frames = read_pictures(source)
-    first = next(frames)
-    second = next(frames, None)
-    height, width = first.pixels.shape[:2]
-    size = upscaler.scale * width, upscaler.scale * height
-    check_writable(target, first.mode, size, 1 if second is None else 2)
-    sweep(target)
-    some = [first] if second is None else chain([first, second], frames)
-    write_pictures((enlarge_kind(upscaler, frame) for frame in some), target, quality)
+    sweep(target.parent)
+    write_enlarged(source, target, upscaler or Upscaler(), quality)
     return target
 
 
-def sweep(target: Path) -> None:
-    """Removes temporary files that killed processes left beside `target`: those that nobody has written to for long."""
-    for leftover in target.parent.glob(f".{glob.escape(target.stem[:40])}.*.part{glob.escape(target.suffix)}"):
-        if time.time() - leftover.stat().st_mtime > ABANDONED:
-            leftover.unlink(missing_ok=True)
+def write_enlarged(source: Path, target: Path, upscaler: Upscaler, quality: int) -> None:
+    """Enlarges a file into another, whatever stands there; refuses before any work what its format can't hold."""
+    file = PictureFile(source)
+    width, height = file.size
+    check_writable(target, file.kind, (upscaler.scale * width, upscaler.scale * height), file.frames)
+    write_pictures(enlarge_file(upscaler, file), target, file, quality)
+
+
+def check_quality(quality: int) -> None:
+    if not 1 <= quality <= 100:
+        raise UserError(f"quality goes from 1 to 100, not {quality}")
+
+
+def sweep(folder: Path) -> None:
+    """Removes temporary files that killed processes left in a folder: those that nobody has written to for a day."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if re.fullmatch(r"\..*\.[0-9a-f]{16}\.part\.\w+", path.name) and time.time() - path.stat().st_mtime > ABANDONED:
+            path.unlink(missing_ok=True)
 
 
 @dataclass
@@ -73,22 +76,40 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
 
     A picture that is there already is kept, unless `force`: an interrupted run goes on where it stopped.
     `file_format`: "png", "jpg", ... for all, in place of each file's own. Hidden files and other files than pictures
-    are passed over. Raises `UserError` where `source` is no folder or holds no picture.
+    are passed over. Raises `UserError` where `source` is no folder or holds no picture, and where an original would be
+    overwritten.
     """
     from tqdm.auto import tqdm
 
+    check_quality(quality)
     source, target, upscaler = Path(source), Path(target), upscaler or Upscaler()
     if not source.is_dir():
         raise UserError(f"{source}: no such folder")
-    pictures = pictures_below(source, target)
-    if not pictures:
+    suffix = f".{file_format.removeprefix('.')}" if file_format is not None else None
+    format_of(f"*{suffix or '.png'}")  # tells what is wrong with another
+    report = FolderReport()
+    pictures = pictures_below(source, target, report.failed)
+    if not pictures and not report.failed:
         raise UserError(f"{source}: no pictures in this folder")
+<<<<<<< HEAD
     report, taken = FolderReport(), dict[Path, Path]()
     bar = tqdm(pictures, unit="picture", disable=not progress)
     for path in bar:
         relative = path.relative_to(source)
         place = target / (relative.with_suffix(f".{file_format.lstrip('.')}") if file_format else relative)
         bar.set_postfix_str(str(relative))
+=======
+    places = {path: target / path.relative_to(source).with_suffix(suffix or path.suffix) for path in pictures}
+    originals = {path.resolve() for path in pictures}
+    if target.resolve() == source.resolve() or originals & {place.resolve() for place in places.values()}:
+        raise UserError(f"{target}: originals would be overwritten: choose another folder for the enlarged pictures")
+    for folder in {place.parent for place in places.values()}:
+        sweep(folder)
+    taken: dict[Path, Path] = {}
+    bar = tqdm(places.items(), unit="picture", disable=not progress or sys.stderr is None)
+    for path, place in bar:
+        bar.set_postfix_str(str(path.relative_to(source)))
+>>>>>>> 40e39a0 (Picture files are read and written by libvips, in one room: 16 bits of every layout, transparent films without ghosts, frames that wait on the disk; what would be lost is refused with what to convert it to. Folders never overwrite an original and report what they can't read; enlarged tensors enter a loss; NaN is told; no stderr and narrow code pages do no harm)
         if place in taken:
             report.failed[path] = f"would be written to the same file as {taken[place]}"
         elif place.exists() and not force:
@@ -96,7 +117,8 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
         else:
             try:
                 place.parent.mkdir(parents=True, exist_ok=True)
-                report.done.append(upscale_file(path, place, upscaler, force, quality))
+                write_enlarged(path, place, upscaler, quality)
+                report.done.append(place)
             except Exception as error:  # whatever is wrong with one picture, the next may be sound
                 reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
                 report.failed[path] = reason.removeprefix(f"{path}: ")
@@ -104,12 +126,19 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
     return report
 
 
-def pictures_below(source: Path, target: Path) -> list[Path]:
-    """The picture files below `source` by their suffixes, sorted; not the hidden ones, and not those below `target`."""
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in _READABLE}
-    suffixes.update(ALSO_PICTURES)
-    inside = target.resolve() if target.resolve() != source.resolve() else None
-    return sorted(path for path in source.rglob("*")
-                  if path.suffix.lower() in suffixes and path.is_file()
-                  and not any(part.startswith(".") for part in path.relative_to(source).parts)
-                  and (inside is None or inside not in path.resolve().parents))
+def pictures_below(source: Path, target: Path, unreadable: dict[Path, str]) -> list[Path]:
+    """The picture files below `source` by their suffixes, sorted; not the hidden ones, and not those in `target`.
+
+    Folders that can't be read are noted in `unreadable` with the reason.
+    """
+    suffixes = {*NOT_READ, *(suffix for one in FORMATS.values() for suffix in one.suffixes)}
+    pictures, inside = [], target.resolve() if source.resolve() in target.resolve().parents else None
+
+    def note(error: OSError) -> None:
+        unreadable[Path(error.filename)] = f"{error.strerror}: a folder that can't be read"
+
+    for folder, folders, files in os.walk(source, onerror=note):
+        folders[:] = [name for name in folders if not name.startswith(".") and Path(folder, name).resolve() != inside]
+        pictures += [Path(folder, name) for name in files
+                     if Path(name).suffix.lower() in suffixes and not name.startswith(".")]
+    return sorted(pictures)

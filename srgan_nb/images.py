@@ -97,24 +97,35 @@ def open_image(path: str | Path) -> Image.Image:
     """Reads a picture file whole, turned upright as its EXIF says, in its own mode; of several frames the first.
 
     PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000 and AVIF, known by their content, not by their name. Raises
-    `UserError` with one clear line for a missing, broken or truncated file, for another format, and for more pixels
-    than Pillow allows (179 million).
+    `UserError` with one clear line for a missing, broken or truncated file, for another format, for more pixels than
+    Pillow allows (179 million), and for the two layouts of 16-bit TIFF that it misreads.
     """
     formats = [name for name in _READABLE if name in Image.registered_extensions().values()]
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="PIL")  # it warns of large pictures and of odd metadata
             with Image.open(path, formats=formats) as image:
+                _check_layout(image)
                 image.load()
                 return _upright(image)
     except UnidentifiedImageError:
         empty = Path(path).stat().st_size == 0
         raise UserError(f"{path}: {'the file is empty' if empty else 'not a picture that can be read'}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     except Image.DecompressionBombError:
         raise UserError(f"{path}: too many pixels, more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,}") from None
     except Exception as error:  # Pillow's decoders raise almost anything on damaged bytes
         reason = getattr(error, "strerror", None) or f"damaged or truncated picture ({error})"
         raise UserError(f"{path}: {reason}") from None
+
+
+def _check_layout(image: Image.Image) -> None:
+    """Raises `UserError` for 16-bit TIFF files whose white is zero, or whose colours are stored one after the other."""
+    tags = getattr(image, "tag_v2", {})
+    bits, photometric, layout = tags.get(258, (8,)), tags.get(262), tags.get(284)  # by their numbers in TIFF 6.0
+    if max(bits) > 8 and (photometric == 0 or layout == 2 and len(bits) > 1):
+        raise UserError("16 bits with white as zero or in planes, which would be misread: save it as a plain TIFF")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -133,7 +144,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     which number is their white. (Pillow cuts 16-bit *colour* to its upper byte before this function sees it.)
     """
     if image.mode.startswith("I"):
-        values = np.asarray(image, dtype=np.int64)
+        values = np.array(image, dtype=np.int64)
+        values[values == image.info.get("transparency")] = 65535
         if values.size and (values.min() < 0 or values.max() > 65535):
             raise UserError("a 32-bit picture with values outside 0..65535: save it with 8 or 16 bits first")
         image = Image.fromarray(((values + 128) // 257).astype(np.uint8))

@@ -26,8 +26,9 @@ from .tiles import FastGenerator, fold_batch_norm
 def export_onnx(generator: "Generator | PublicGenerator", path: str | Path) -> None:
     """Writes a generator as an ONNX file: "lr" (N, 3, H, W) in [0, 1] -> "sr" (N, 3, scale*H, scale*W), N, H, W free.
 
-    `generator`: a `Generator`, or what `load_public` returns; as in evaluation mode, float32, opset 17. "sr" is about
-    [0, 1] and not clamped. The file appears whole or not at all. Raises `UserError` where the package onnx is missing.
+    `generator`: a `Generator`, compiled or not, or what `load_public` returns; as in evaluation mode, float32, opset
+    17. "sr" is about [0, 1] and not clamped. The file appears whole or not at all. Raises `UserError` where the
+    package onnx is missing.
     """
     try:
         import onnx
@@ -51,7 +52,7 @@ def export_onnx(generator: "Generator | PublicGenerator", path: str | Path) -> N
             return node("PRelu", x, constant(module.weight.view(-1, 1, 1)))
         return x  # nn.Identity, where batch normalisation was
 
-    _write_network(generator, node, layer, constant)
+    _write_network(getattr(generator, "_orig_mod", generator), node, layer, constant)
     nodes[-1].output[0] = "sr"
     sizes = {"lr": ("N", 3, "H", "W"), "sr": ("N", 3, "SH", "SW")}
     lr, sr = (helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in sizes.items())
@@ -275,15 +276,19 @@ def load_public(path: str | Path) -> Generator | PublicGenerator:
     return generator_of(read_weights(path))
 
 # %% ../nbs/20_interchange.ipynb #d9a8d89c
-def export_program(generator: nn.Module, path: str | Path) -> None:
-    """Writes a generator as a PyTorch program (.pt2) with free N, H and W; the file appears whole or not at all.
+def export_program(generator: nn.Module, path: str | Path) -> Path:
+    """Writes a generator as a PyTorch program with free N, H and W; the file appears whole or not at all.
 
-    (N, 3, H, W) in [0, 1] -> (N, 3, scale*H, scale*W), about [0, 1], not clamped, as in evaluation mode.
+    (N, 3, H, W) in [0, 1] -> (N, 3, scale*H, scale*W), about [0, 1], not clamped, as in evaluation mode. Returns the
+    path written: `path`, with .pt2 behind it where it does not end so.
     """
+    path = Path(path) if Path(path).suffix == ".pt2" else Path(f"{path}.pt2")
+    generator = getattr(generator, "_orig_mod", generator)  # torch.compile's wrapping
     if isinstance(generator, Generator):
         generator = fold_batch_norm(generator)
     free = torch.export.Dim.AUTO
     example = torch.rand(2, 3, 16, 24, device=next(generator.parameters()).device)
     program = torch.export.export(generator.eval(), (example,), dynamic_shapes=({0: free, 2: free, 3: free},))
-    with write_atomically(Path(path).with_suffix(".pt2")) as temporary:
+    with write_atomically(path) as temporary:
         torch.export.save(program, temporary)
+    return path

@@ -209,7 +209,12 @@ def _to_network(pixels: Tensor, device: torch.device | str, dtype: torch.dtype) 
 
 
 def _from_network(sr: Tensor, canvas: Tensor) -> None:
-    """Writes (N, 3, H, W) in [0, 1] into `canvas` (N, 1 or 3, H, W): clamped, and rounded where it holds integers."""
+    """Writes (N, 3, H, W) in [0, 1] into `canvas` (N, 1 or 3, H, W): clamped, and rounded where it holds integers.
+
+    Raises `UserError` where the network's answer is no number: as an integer it would be black.
+    """
+    if sr.isnan().any():
+        raise UserError("the network's answer is no number (NaN): its weights are damaged, or half precision too small")
     sr = (sr.mean(1, keepdim=True) if canvas.shape[1] == 1 else sr).float().clamp_(0, 1)
     canvas.copy_(sr if canvas.is_floating_point() else sr.mul_(PEAKS[canvas.dtype]).round_())
 
@@ -269,8 +274,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return refused or isinstance(error, (MemoryError, torch.OutOfMemoryError))
 
 
+<<<<<<< HEAD
 @torch.inference_mode()
 def enlarge_in_tiles(network: TwoStages, images: Tensor, memory: float = 1e9, device: torch.device | str = "cpu",
+=======
+@torch.no_grad()  # not inference_mode, whose tensors can't enter a loss
+def enlarge_in_tiles(network: nn.Module, images: Tensor, memory: float = 1e9, device: torch.device | str = "cpu",
+>>>>>>> 40e39a0 (Picture files are read and written by libvips, in one room: 16 bits of every layout, transparent films without ghosts, frames that wait on the disk; what would be lost is refused with what to convert it to. Folders never overwrite an original and report what they can't read; enlarged tensors enter a loss; NaN is told; no stderr and narrow code pages do no harm)
                      dtype: torch.dtype = torch.float32, progress: Callable[[int], object] = lambda n: 0) -> Tensor:
     """Enlarges pictures of any size: (N, 1 or 3, H, W) -> (N, 1 or 3, scale*H, scale*W), of the same type, on the CPU.
 

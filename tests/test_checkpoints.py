@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from srgan_nb.checkpoints import SHIPPED, generator_file, load_generator, save_generator
+from srgan_nb.checkpoints import GENERATOR_FORMAT, SHIPPED, generator_file, load_generator, save_generator, save_tensors
 from srgan_nb.files import UserError
 from srgan_nb.generator import Generator
 
@@ -40,3 +40,11 @@ def test_a_folder_of_pictures_does_not_hide_a_shipped_name(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     Path("srgan").mkdir()  # as `srgan_upscale photos srgan` leaves it
     assert generator_file("srgan").parent == SHIPPED
+
+
+def test_a_setting_of_a_later_version_is_named(tmp_path: Path) -> None:
+    generator = Generator(channels=4)
+    save_tensors(tmp_path / "new.safetensors", generator.state_dict(), format=GENERATOR_FORMAT, passport={},
+                 settings={**generator.settings, "attention": True})
+    with pytest.raises(UserError, match="new.safetensors.*attention.*update it"):
+        load_generator(tmp_path / "new.safetensors")

@@ -1,9 +1,11 @@
 """The commands as a shell sees them: exit codes, one clear line, tables and pictures where they were asked for."""
 
+import io
 import json
 import os
 import re
 import shutil
+import sys
 
 import pytest
 from PIL import Image
@@ -41,6 +43,25 @@ def test_upscale_a_file_and_a_folder(photos, tmp_path, capsys):
     assert cli.upscale([str(photos), str(tmp_path / "all"), "--model", "bicubic"]) == 1  # one of them is broken
     assert "broken.png" in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "all").glob("*.png")} == {"coffee.png", "hopper.png"}
+
+
+def test_a_name_that_stdout_s_code_page_lacks_is_printed_all_the_same(photos, tmp_path, monkeypatch):
+    output = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(output, encoding="cp1252"))  # Windows, redirected
+    asked = [str(photos / "coffee.png"), str(tmp_path / "照片.png"), "--model", "bicubic", "--device", "cpu"]
+    assert cli.upscale(asked) == 0 and (tmp_path / "照片.png").exists()
+    sys.stdout.flush()
+    assert output.getvalue().decode("cp1252").strip().endswith(r"\u7167\u7247.png")
+
+
+@pytest.mark.parametrize("missing", [["stderr"], ["stdout", "stderr"]])
+def test_commands_work_where_nobody_listens(missing, photos, tmp_path, monkeypatch):
+    for stream in missing:  # a service, or Windows without a console
+        monkeypatch.setattr(sys, stream, None)
+    assert cli.upscale([str(photos / "coffee.png"), str(tmp_path / "big.png"), "--model", "bicubic"]) == 0
+    assert cli.upscale([str(photos), str(tmp_path / "all"), "--model", "bicubic"]) == 1
+    assert cli.evaluate([str(photos), "--model", "bicubic", "--device", "cpu"]) == 0
+    assert cli.evaluate(["nowhere"]) == 1
 
 
 @pytest.mark.parametrize("command, arguments", [

@@ -10,6 +10,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -141,6 +142,26 @@ def test_sixteen_bit_colour_is_at_most_one_level_off(tmp_path):
     (tmp_path / "deep.png").write_bytes(png(8, 8, 16, 2, [row.astype(">u2").tobytes() for row in values]))
     read = np.array(to_rgb(open_image(tmp_path / "deep.png")), dtype=float)
     assert np.abs(read - values / 257).max() <= 1
+
+
+@pytest.mark.parametrize("options", [{"photometric": "miniswhite"}, {"photometric": "rgb", "planarconfig": "separate"}])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_s_layout_is_read_right_or_refused(bits, options, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 2**bits, (3, 9, 11)).astype(f"u{bits // 8}")
+    pixels = pixels if "planarconfig" in options else pixels[0]
+    tifffile.imwrite(tmp_path / "scan.tif", pixels, **options)
+    if bits == 16:
+        with pytest.raises(UserError, match="scan.tif: 16 bits.*plain TIFF"):
+            read_image(tmp_path / "scan.tif")
+    else:
+        expected = pixels.transpose(1, 2, 0) if pixels.ndim == 3 else 255 - pixels[:, :, None].repeat(3, 2)
+        assert np.array_equal(to_rgb(open_image(tmp_path / "scan.tif")), expected)
+
+
+def test_a_transparent_grey_of_16_bits_shows_white():
+    image = Image.fromarray(np.array([[1234, 0]], dtype=np.uint16))
+    image.info["transparency"] = 1234
+    assert [to_rgb(image).getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (0, 0, 0)]
 
 
 def test_palette_with_a_transparent_entry_shows_white():

@@ -307,6 +307,25 @@ def test_exported_program_needs_no_srgan_nb(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
+def test_a_program_s_name_is_the_one_that_was_asked_for(tmp_path: Path) -> None:
+    generator = Generator(4, CHANNELS, 1, 3)
+    assert export_program(generator, tmp_path / "my.model.v1") == tmp_path / "my.model.v1.pt2"
+    assert export_program(generator, tmp_path / "mine.pt2") == tmp_path / "mine.pt2"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.pt2", "my.model.v1.pt2"]
+
+
+def test_a_compiled_generator_is_exported_as_the_one_inside(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    generator = stir(Generator(4, CHANNELS, 1, 3))
+    for name, network in (("plain", generator), ("compiled", torch.compile(generator))):
+        export_onnx(network, tmp_path / f"{name}.onnx")
+        export_program(network, tmp_path / f"{name}.pt2")
+    assert (tmp_path / "plain.onnx").read_bytes() == (tmp_path / "compiled.onnx").read_bytes()
+    lr = torch.rand(1, 3, 7, 9)
+    plain, compiled = (torch.export.load(tmp_path / f"{name}.pt2").module()(lr) for name in ("plain", "compiled"))
+    assert torch.equal(plain, compiled)
+
+
 def test_interchange_is_light() -> None:
     "Importing it pulls in neither onnx nor a runtime."
     code = "import sys, srgan_nb.interchange; assert not {'onnx', 'onnxruntime', 'ipywidgets'} & set(sys.modules)"
