@@ -154,6 +154,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
                         help="bicubic, a shipped name, a .safetensors file or a run's folder; several may be named")
     parser.add_argument("--scale", type=int, choices=(2, 4, 8), help="for bicubic; networks have their own")
     parser.add_argument("--lpips", choices=("squeeze", "alex", "vgg"), help="add LPIPS by this network")
+    parser.add_argument("--texture", action="store_true", help="measure fine power, weave and gradient distance as well")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set")
     parser.add_argument("--pictures", metavar="FOLDER", help="write comparison pictures with zoomed crops there")
@@ -171,7 +172,8 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     for dataset, model in asked:
         find_pairs(find_dataset(dataset), model.scale)
     each = save_comparisons(given.pictures) if given.pictures else None
-    results = [evaluate(dataset, model, lpips_net=given.lpips, limit=given.limit, each=each) for dataset, model in asked]
+    results = [evaluate(dataset, model, lpips_net=given.lpips, limit=given.limit, each=each, texture=given.texture)
+               for dataset, model in asked]
     print(to_markdown(results))
     if given.save:
         save_report(results, given.save)

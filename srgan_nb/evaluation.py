@@ -19,6 +19,7 @@ from .devices import choose_device
 from .files import UserError
 from .generator import Generator
 from .metrics import PAPER, Protocol, lpips, lpips_network, psnr, ssim
+from .texture import TextureMeter
 from .upscaling import Bicubic, Upscaler, find_network
 
 # %% ../nbs/22_evaluation.ipynb #9f43987c
@@ -76,18 +77,22 @@ def score(sr: Tensor, hr: Tensor, lpips_net: str | None = None) -> dict:
 # %% ../nbs/22_evaluation.ipynb #071a7c60
 @dataclass
 class Evaluation:
-    """What `evaluate` returns: `rows` by `score`, each with its "name", and what was `omitted`, (name, reason)."""
+    """What `evaluate` returns: `rows` by `score`, each with its "name", and what was `omitted`, (name, reason).
+
+    `texture` has the patches of all pictures where it was asked for; its figures are in the means alone.
+    """
 
     dataset: str
     model: Model
     lr: str  # "given" or "made by bicubic"
     rows: list[dict] = field(default_factory=list)
     omitted: list[tuple[str, str]] = field(default_factory=list)
+    texture: TextureMeter | None = None
 
     @property
     def mean(self) -> dict[str, float]:
-        """The mean of every score over the pictures, grey ones scored as their colour copies."""
-        return _mean(self.rows)
+        """The mean of every score over the pictures, grey ones scored as their colour copies; texture of all together."""
+        return _mean(self.rows) | (self.texture.read() if self.texture else {})
 
     @property
     def mean_own_grey(self) -> dict[str, float]:
@@ -140,11 +145,12 @@ def enlarge_dataset(dataset: str | Path, model: Model, limit: int | None = None,
 # %% ../nbs/22_evaluation.ipynb #fa3b1dd3
 def evaluate(dataset: str | Path, model: str | Path | Callable | Model = "srgan", scale: int | None = None,
              lpips_net: str | None = None, device: str = "auto", limit: int | None = None,
-             each: Callable | None = None, progress: bool = True) -> Evaluation:
+             each: Callable | None = None, progress: bool = True, texture: bool = False) -> Evaluation:
     """Scores a model on a set of pictures under the paper's protocol (section 3.1).
 
     dataset: a folder, or "Set5", "Set14", "BSD100" once downloaded (`find_dataset`, `find_pairs`). model, scale,
     device: `find_model`. lpips_net: "squeeze", "alex" or "vgg" adds LPIPS. limit: the first so many pictures.
+    texture: measure fine power, weave and gradient distance too (`srgan_nb.texture`), over all pictures together.
     each: called as each(evaluation, name, lr, sr, hr) for every scored picture, as `reports.save_comparisons` gives.
     Raises `UserError` where nothing could be scored.
     """
@@ -153,10 +159,14 @@ def evaluate(dataset: str | Path, model: str | Path | Callable | Model = "srgan"
         lpips_network(lpips_net)  # where it is missing, say so before the work
     folder = find_dataset(dataset)
     given = any(lr_file for *_, lr_file in find_pairs(folder, model.scale)[0])
-    result = Evaluation(folder.resolve().name, model, "given" if given else "made by bicubic")
+    result = Evaluation(folder.resolve().name, model, "given" if given else "made by bicubic",
+                        texture=TextureMeter() if texture else None)
     for name, lr, sr, hr in enlarge_dataset(folder, model, limit, progress, result.omitted):
         try:
-            result.rows.append({"name": name, **score(sr, hr, lpips_net)})
+            row = {"name": name, **score(sr, hr, lpips_net)}
+            if result.texture:
+                result.texture.add(sr.clamp(0, 1), hr.expand(3, -1, -1))
+            result.rows.append(row)
         except UserError as problem:  # too small to be scored
             result.omitted.append((name, str(problem)))
             continue

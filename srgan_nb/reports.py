@@ -25,7 +25,10 @@ from .metrics import psnr
 
 # %% ../nbs/23_reports.ipynb #897c86aa
 _COLUMNS = {"psnr_y": ("PSNR-Y (dB)", ".3f"), "ssim_y": ("SSIM-Y (wang)", ".4f"),
-           "ssim_y_daala": ("SSIM-Y (daala)", ".4f"), "lpips": ("LPIPS", ".4f")}
+           "ssim_y_daala": ("SSIM-Y (daala)", ".4f"), "lpips": ("LPIPS", ".4f"),
+           "fine_power": ("fine power (dB)", ".1f"), "weave_flat": ("weave, flat (dB)", ".1f"),
+           "weave_middle": ("middle", ".1f"), "weave_busy": ("busy", ".1f"),
+           "gradient_distance": ("gradients", ".1f")}
 
 
 def table_rows(result: Evaluation) -> list[dict]:
@@ -51,7 +54,7 @@ def to_markdown(results: Sequence[Evaluation], pictures: bool = True) -> str:
     """
     lines = []
     for result in results:
-        columns = {name: column for name, column in _COLUMNS.items() if name in result.rows[0]}
+        columns = {name: column for name, column in _COLUMNS.items() if name in result.mean}
         lines.append(f"### {result.dataset}, {result.model.name}, x{result.model.scale}, LR {result.lr}\n")
         lines.append("| | picture | " + " | ".join(title for title, _ in columns.values()) + " |")
         lines.append("|---" * (2 + len(columns)) + "|")
