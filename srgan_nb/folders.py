@@ -91,14 +91,6 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
     pictures = pictures_below(source, target, report.failed)
     if not pictures and not report.failed:
         raise UserError(f"{source}: no pictures in this folder")
-<<<<<<< HEAD
-    report, taken = FolderReport(), dict[Path, Path]()
-    bar = tqdm(pictures, unit="picture", disable=not progress)
-    for path in bar:
-        relative = path.relative_to(source)
-        place = target / (relative.with_suffix(f".{file_format.lstrip('.')}") if file_format else relative)
-        bar.set_postfix_str(str(relative))
-=======
     places = {path: target / path.relative_to(source).with_suffix(suffix or path.suffix) for path in pictures}
     originals = {path.resolve() for path in pictures}
     if target.resolve() == source.resolve() or originals & {place.resolve() for place in places.values()}:
@@ -109,7 +101,6 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
     bar = tqdm(places.items(), unit="picture", disable=not progress or sys.stderr is None)
     for path, place in bar:
         bar.set_postfix_str(str(path.relative_to(source)))
->>>>>>> 40e39a0 (Picture files are read and written by libvips, in one room: 16 bits of every layout, transparent films without ghosts, frames that wait on the disk; what would be lost is refused with what to convert it to. Folders never overwrite an original and report what they can't read; enlarged tensors enter a loss; NaN is told; no stderr and narrow code pages do no harm)
         if place in taken:
             report.failed[path] = f"would be written to the same file as {taken[place]}"
         elif place.exists() and not force:

@@ -274,13 +274,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return refused or isinstance(error, (MemoryError, torch.OutOfMemoryError))
 
 
-<<<<<<< HEAD
-@torch.inference_mode()
-def enlarge_in_tiles(network: TwoStages, images: Tensor, memory: float = 1e9, device: torch.device | str = "cpu",
-=======
 @torch.no_grad()  # not inference_mode, whose tensors can't enter a loss
-def enlarge_in_tiles(network: nn.Module, images: Tensor, memory: float = 1e9, device: torch.device | str = "cpu",
->>>>>>> 40e39a0 (Picture files are read and written by libvips, in one room: 16 bits of every layout, transparent films without ghosts, frames that wait on the disk; what would be lost is refused with what to convert it to. Folders never overwrite an original and report what they can't read; enlarged tensors enter a loss; NaN is told; no stderr and narrow code pages do no harm)
+def enlarge_in_tiles(network: TwoStages, images: Tensor, memory: float = 1e9, device: torch.device | str = "cpu",
                      dtype: torch.dtype = torch.float32, progress: Callable[[int], object] = lambda n: 0) -> Tensor:
     """Enlarges pictures of any size: (N, 1 or 3, H, W) -> (N, 1 or 3, scale*H, scale*W), of the same type, on the CPU.
 

@@ -9,11 +9,7 @@ import math
 import os
 import sys
 from base64 import b64decode
-<<<<<<< HEAD
-from collections.abc import Callable
-=======
-from collections.abc import Iterator
->>>>>>> 40e39a0 (Picture files are read and written by libvips, in one room: 16 bits of every layout, transparent films without ghosts, frames that wait on the disk; what would be lost is refused with what to convert it to. Folders never overwrite an original and report what they can't read; enlarged tensors enter a loss; NaN is told; no stderr and narrow code pages do no harm)
+from collections.abc import Callable, Iterator
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -29,14 +25,8 @@ from .checkpoints import check_name, load_generator
 from .devices import choose_device
 from .files import UserError
 from .generator import Generator
-<<<<<<< HEAD
-from .kinds import Picture, enlarge_picture, image_of, picture_of
-from .picture_files import read_pictures
-from .tiles import PEAKS, FastGenerator, TwoStages, enlarge_in_tiles
-=======
 from .pictures import MODES, Kind, Picture, PictureFile, enlarge_picture, image_of, picture_of
-from .tiles import PEAKS, FastGenerator, enlarge_in_tiles
->>>>>>> 40e39a0 (Picture files are read and written by libvips, in one room: 16 bits of every layout, transparent films without ghosts, frames that wait on the disk; what would be lost is refused with what to convert it to. Folders never overwrite an original and report what they can't read; enlarged tensors enter a loss; NaN is told; no stderr and narrow code pages do no harm)
+from .tiles import PEAKS, FastGenerator, TwoStages, enlarge_in_tiles
 
 # %% ../nbs/19_upscaling.ipynb #0d014ae3
 class Bicubic(TwoStages):
@@ -167,16 +157,10 @@ def _run(upscaler: Upscaler, images: Tensor, memory: float, smooth: bool = False
         raise UserError(f"floats go from 0 to 1, these from {images.min():g} to {images.max():g}: scale them first")
     bicubic = smooth or isinstance(upscaler.network, Bicubic)
     network = Bicubic(upscaler.scale, images.dtype == torch.uint8) if bicubic else upscaler.network
-<<<<<<< HEAD
     device = torch.device("cpu") if bicubic else upscaler.device
     dtype = torch.float32 if bicubic else upscaler.dtype
-    if not upscaler.progress:
-        return enlarge_in_tiles(network, images, memory, device, dtype)
-=======
-    where = ("cpu", torch.float32) if bicubic else (upscaler.device, upscaler.dtype)
     if not upscaler.progress or sys.stderr is None:  # a service, or Windows without a console
-        return enlarge_in_tiles(network, images, memory, *where)
->>>>>>> 40e39a0 (Picture files are read and written by libvips, in one room: 16 bits of every layout, transparent films without ghosts, frames that wait on the disk; what would be lost is refused with what to convert it to. Folders never overwrite an original and report what they can't read; enlarged tensors enter a loss; NaN is told; no stderr and narrow code pages do no harm)
+        return enlarge_in_tiles(network, images, memory, device, dtype)
     from tqdm.auto import tqdm
 
     with tqdm(total=len(images) * images[0, 0].numel() * network.scale**2, unit="px", unit_scale=True) as bar:
