@@ -21,7 +21,8 @@ from PIL import Image
 from srgan_nb import downloads
 from srgan_nb.downloads import PhotoSet, Source, download, fetch, folder_atomically, pixel_digest, unpack
 from srgan_nb.files import UserError
-from tests.support.kills import context, killed_at_change
+from tests.support.kills import killed_at_change
+from tests.support.processes import context
 
 SHARED = Path(os.environ.get("SRGAN_NB_SHARED", ""))
 
@@ -393,6 +394,7 @@ def download_toy(address: str, folder: Path) -> None:
         download("Toy", folder, progress=False)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on(site, tmp_path):
     site.files["/toy.zip"] = TOY
     for number in itertools.count():
@@ -409,6 +411,7 @@ def test_killed_at_any_moment_it_goes_on(site, tmp_path):
     assert any(asked for _, asked in site.log), "no try went on where the killed one stopped"
 
 
+@pytest.mark.slow
 def test_two_at_once_fetch_once(site, tmp_path):
     site.files["/toy.zip"], site.script["/toy.zip"] = TOY, [{"slow": 0.002}]
     both = [context.Process(target=download_toy, args=(site.address, tmp_path)) for _ in range(2)]

@@ -10,7 +10,8 @@ from threading import Event, Thread
 import pytest
 
 from srgan_nb.files import UserError, check_free_space, counted, locked, write_atomically
-from tests.support.kills import context, killed_at_change
+from tests.support.kills import killed_at_change
+from tests.support.processes import context
 from tests.support.waiting import wait_for
 
 
@@ -53,6 +54,7 @@ def write_without_end(target: Path) -> None:
         write_letters(target, "ab")
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_a_whole_file(tmp_path):
     for number in itertools.count():
         folder = tmp_path / str(number)
@@ -67,6 +69,7 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path):
     assert number >= 8 and content[:1] == b"b" and not leftovers, "each of two files is opened, flushed, renamed, swept up"
 
 
+@pytest.mark.slow
 def test_a_reader_beside_two_writers_sees_whole_files_only(tmp_path):
     target = tmp_path / "weights.bin"
     writers = [context.Process(target=write_without_end, args=(target,)) for _ in range(2)]
@@ -126,6 +129,7 @@ def hold_for_ever(path: Path, inside) -> None:
         signal.pause()
 
 
+@pytest.mark.slow
 def test_who_waits_has_its_turn_when_the_holder_is_killed(tmp_path, monkeypatch):
     path, inside, waits, has_its_turn = tmp_path / "not" / "yet" / "made" / ".lock", context.Event(), Event(), Event()
     holder = context.Process(target=hold_for_ever, args=(path, inside))
@@ -161,6 +165,7 @@ def add_ones(number: Path, times: int) -> None:
             number.write_text(str(value + 1))
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time(tmp_path):
     (tmp_path / "number").write_text("0")
     processes = [context.Process(target=add_ones, args=(tmp_path / "number", 20)) for _ in range(3)]

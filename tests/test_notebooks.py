@@ -1,34 +1,55 @@
 """Every notebook by nbdev_test, alone in a folder, in a process of its own; two pytest workers run two at a time."""
 
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.support.notebooks import BIN, NOTEBOOKS
+from tests.support.notebooks import NOTEBOOKS
+from tests.support.processes import context
+
+pytestmark = pytest.mark.slow
+
+
+def nbdev_test_into(log: Path, path: Path, private: Path) -> None:
+    "nbdev_test over one notebook, in `private`, where it also writes what it writes; all that it says goes into `log`."
+    import matplotlib
+    from nbdev.test import nbdev_test
+    with open(log, "w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.environ.update(TMPDIR=str(private), SRGAN_NB_DATA=str(private / "data"))
+    tempfile.tempdir = None  # it looks into TMPDIR again
+    multiprocessing.set_start_method(None, force=True)
+    os.chdir(private)
+    matplotlib.use("agg")
+    nbdev_test(path=str(path), n_workers=0, do_print=True)
 
 
 def run_notebook(path: Path, private: Path) -> tuple[int, str]:
-    """The exit status and all output of nbdev_test over a copy of one notebook, which writes what it writes into `private`.
+    """The exit status and all output of nbdev_test over a copy of one notebook.
 
     Nothing lies beside the copy, and a file that it leaves there is a failure too.
     """
     folder = private / "alone"
     folder.mkdir()
     shutil.copy(ROOT / "settings.ini", private)
-    environment = {**os.environ, "MPLBACKEND": "agg", "TMPDIR": str(private), "SRGAN_NB_DATA": str(private / "data")}
-    command = [BIN / "nbdev_test", "--path", shutil.copy(path, folder), "--n_workers", "0", "--do_print"]
-    done = subprocess.run(command, cwd=private, env=environment, text=True, errors="replace", stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT)
+    process = context.Process(target=nbdev_test_into, args=(private / "log", shutil.copy(path, folder), private))
+    process.start()
+    try:
+        process.join()
+    finally:
+        process.kill()
     left = sorted(file.name for file in folder.iterdir() if file.name != path.name)
-    return done.returncode or len(left), done.stdout + (f"\nleft in the notebook's folder: {left}" if left else "")
+    said = (private / "log").read_text(encoding="utf-8", errors="replace")
+    return process.exitcode or len(left), said + (f"\nleft in the notebook's folder: {left}" if left else "")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path: Path, tmp_path: Path) -> None:
     status, output = run_notebook(path, tmp_path)

@@ -22,7 +22,8 @@ from srgan_nb import packs
 from srgan_nb.files import UserError
 from srgan_nb.images import open_image, to_rgb
 from srgan_nb.packs import Pack, make_pair, pack_photos
-from tests.support.kills import context, killed_at_change
+from tests.support.kills import killed_at_change
+from tests.support.processes import context
 
 SHARED = Path(os.environ.get("SRGAN_NB_SHARED", ""))
 needs_benchmarks = pytest.mark.skipif(not (SHARED / "data/benchmarks").is_dir(),
@@ -385,6 +386,7 @@ def whole(folder: Path) -> bool:
     return len(one) == 6 and one.hr(5).shape == (300, 400, 3) and one.lr(5)[-1, -1].size == 3
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_leaves_nothing_or_a_whole_pack(tmp_path):
     fill(tmp_path / "photos", {f"{k}.png": encoded(picture(400, 300, k), "PNG") for k in range(6)})
     for number in itertools.count():
@@ -401,6 +403,7 @@ def test_killed_at_any_moment_leaves_nothing_or_a_whole_pack(tmp_path):
     assert number > 5 and len(folders) == 1
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_pack_once(tmp_path):
     fill(tmp_path / "photos", {f"{k}.png": encoded(picture(400, 300, k), "PNG") for k in range(20)})
     together = [context.Process(target=pack_photos, args=(tmp_path / "photos", 4, tmp_path / "packs", 96, 1, False))

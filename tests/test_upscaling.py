@@ -868,6 +868,7 @@ def enlarge_by_bicubic(source: Path, target: Path) -> None:
     upscale_folder(source, target, Upscaler("bicubic", device="cpu"), force=True, progress=False)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_leaves_no_half_written_file(tmp_path: Path) -> None:
     source, target = tmp_path / "in", tmp_path / "out"
     source.mkdir()

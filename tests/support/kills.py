@@ -11,13 +11,10 @@ import signal
 import sys
 from collections.abc import Callable
 
+from tests.support.processes import context
+
 CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")  # names of Python's audit events
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-
-if hasattr(os, "fork"):  # children of a server that has imported everything and started no thread
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "pytest", "srgan_nb.trainer", "srgan_nb.folders", "srgan_nb.downloads",
-                                    "torch._dynamo"])  # a second's import, that an optimizer would make else
 
 
 def killed_at_change(number: int, folder: str | os.PathLike, work: Callable, *arguments: object) -> bool:
