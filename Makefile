@@ -18,8 +18,8 @@ help:
 demo: $(VENV)/installed
 	@python -m srgan_nb.demo $(if $(STEPS),--steps $(STEPS)) --out demo
 
-lab: $(VENV)/installed  # with long lines of code wrapped, not cut
-	@JUPYTER_CONFIG_PATH=$(abspath .ci/jupyter) jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) nbs/index.ipynb
+lab: $(VENV)/installed  # by the settings in .ci/jupyter: nothing is saved unasked, long lines of code are wrapped
+	@JUPYTER_CONFIG_PATH="$(abspath .ci/jupyter)" jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) nbs/index.ipynb
 
 on_all_cores = --numprocesses logical --maxprocesses 4 --dist worksteal
 

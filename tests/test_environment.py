@@ -13,12 +13,13 @@ from tests.conftest import ROOT
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    "What the rule reads, in a folder of its own; programs put into its bin/ come before the system's."
+    "What the rule reads, in a folder with a name such as people give; programs put into its bin/ come first."
+    folder = tmp_path / "Fotos für später"
+    (folder / "bin").mkdir(parents=True)
     for name in ("Makefile", "settings.ini", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
-    (tmp_path / "bin").mkdir()
-    return tmp_path
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / ".ci", folder / ".ci")
+    return folder
 
 
 def put(clone: Path, name: str, script: str) -> None:
@@ -41,6 +42,15 @@ def test_every_target_makes_the_environment_once(clone: Path) -> None:
     assert ".ci/venv" not in make(clone, "--dry-run", "demo").stdout
     os.utime(clone / ".venv/installed", (0, 0))
     assert ".ci/venv" in make(clone, "--dry-run", "demo").stdout, "older than settings.ini"
+
+
+def test_lab_opens_the_index_with_the_settings_of_the_project(clone: Path) -> None:
+    (clone / ".venv").mkdir()
+    (clone / ".venv/installed").touch()
+    put(clone, "jupyter", 'printf "%s\\n" "$JUPYTER_CONFIG_PATH" "$@"')
+    settings, *arguments = make(clone, "lab").stdout.splitlines()
+    assert Path(settings) == clone / ".ci/jupyter"
+    assert arguments[0] == "lab" and arguments[-1] == "nbs/index.ipynb"
 
 
 def test_an_old_python_is_named(clone: Path) -> None:
