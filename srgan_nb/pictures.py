@@ -22,7 +22,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyvips
@@ -160,8 +160,8 @@ class PictureFile:
             raise UserError(f"{path}: a folder or device, not a file")
         try:
             with open(path, "rb") as file:
-                start, end = file.read(8), file.seek(0, os.SEEK_END)
-                file.seek(max(0, end - 64))
+                start, length = file.read(8), file.seek(0, os.SEEK_END)
+                file.seek(max(0, length - 64))
                 end = file.read()
         except OSError as error:
             raise UserError(f"{path}: {error.strerror or error}") from None
@@ -200,7 +200,7 @@ class PictureFile:
     def _kind(self) -> Kind:
         image = self.header
         colour, bits = COLOURS.get(image.interpretation), BITS.get(image.format)
-        alpha = image.bands - (Kind(colour, bits).colours if colour else 0)
+        alpha = image.bands - (Kind(colour, bits).colours if colour and bits else 0)
         if colour is None or bits is None or alpha not in (0, 1):
             raise UserError(f"{self.path}: {image.bands} channels of {image.format} as {image.interpretation} can't be "
                             "enlarged: convert it to grey or RGB of 8 or 16 bits")
@@ -299,10 +299,12 @@ def write_pictures(pictures: Iterable[Picture], path: str | Path, source: Pictur
     frames wait on the disk, not in memory. Raises `UserError` where the file can't be written.
     """
     path, file_format, bits = Path(path), format_of(path), source.kind.bits
-    options = {"PNG": {"bitdepth": bits}, "JPEG": {"Q": quality, "subsample_mode": "off"}, "WebP": {"Q": quality},
-               "AVIF": {"Q": quality}, "GIF": {"keep_duplicate_frames": True},
-               "TIFF": {"compression": "deflate", "predictor": "horizontal" if bits in (8, 16) else "none",
-                        "bitdepth": 1 if bits == 1 else 0}}[file_format]
+    tiff = {"compression": "deflate", "predictor": "horizontal" if bits in (8, 16) else "none",
+            "bitdepth": 1 if bits == 1 else 0}
+    each: dict[str, dict[str, Any]] = {
+        "PNG": {"bitdepth": bits}, "JPEG": {"Q": quality, "subsample_mode": "off"}, "WebP": {"Q": quality},
+        "AVIF": {"Q": quality}, "GIF": {"keep_duplicate_frames": True}, "TIFF": tiff}
+    options = each[file_format]
     try:
         with write_atomically(path) as temporary:
             raw = temporary.with_suffix(".raw")
@@ -327,7 +329,7 @@ def _strip_of(pictures: Iterable[Picture], frames: int, raw: Path) -> pyvips.Ima
         return pyvips.Image.new_from_array(np.ascontiguousarray(picture.pixels))
     with open(raw, "wb") as file:
         for picture in pictures:
-            file.write(np.ascontiguousarray(picture.pixels))
+            file.write(np.ascontiguousarray(picture.pixels).data)
     height, width, channels = picture.pixels.shape
     kind_of_number = next(name for name, bits in BITS.items() if bits == 8 * picture.pixels.itemsize)
     some = -(-frames // 100)  # libvips maps each part of the file into memory while it reads it
