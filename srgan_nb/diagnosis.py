@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 
+from .files import UserError
 from .runs import RunFolder, read_rows
 from .settings import Settings
 
@@ -126,17 +127,21 @@ def standing(settings: Settings, rows: list[dict[str, float]], validation: list[
 def diagnose(run: str | Path) -> Diagnosis:
     """Reads the log of a training run and says in plain words whether it is healthy; print what it returns.
 
-    `run`: the run's folder, of either stage, running or ended. Raises `UserError` where there is no run.
+    `run`: the run's folder, of either stage, running or ended. Raises `UserError` where there is no run, or its
+    tables have been saved otherwise by another program.
     """
     folder = RunFolder(run)
     settings = folder.settings()
     rows, timing, stopped, validation = (read_rows(folder.table(name))
                                          for name in ("log", "timing", "stopped", "validation"))
     findings = [find_not_a_number(stopped)]
-    if rows:
-        findings += [find_high_learning_rate(rows), find_colour_drift(rows)]
-    if timing:
-        findings.append(find_starvation(timing))
-    if rows and settings.stage == "srgan":
-        findings += [find_unfair_game(rows), find_drowned_term(rows)]
+    try:
+        if rows:
+            findings += [find_high_learning_rate(rows), find_colour_drift(rows)]
+        if timing:
+            findings.append(find_starvation(timing))
+        if rows and settings.stage == "srgan":
+            findings += [find_unfair_game(rows), find_drowned_term(rows)]
+    except KeyError as column:
+        raise UserError(f"{run}: a row of its tables has no {column}: another program has saved them") from None
     return Diagnosis(standing(settings, rows, validation), [finding for finding in findings if finding])

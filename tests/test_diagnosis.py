@@ -1,6 +1,7 @@
 """Every illness that `diagnose` knows, provoked by really breaking a training run that way."""
 
 import itertools
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -35,6 +36,14 @@ def test_a_first_stage_that_learns_is_fine(photos, trained, tmp_path):
     assert broken_run(photos, trained, tmp_path / "run", stage="srresnet") == set()
     (tmp_path / "run/timing.csv").unlink()  # one that was copied without it
     assert names(tmp_path / "run") == set()
+
+
+def test_a_table_without_a_column_is_one_line(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    log = tmp_path / "run/log.csv"
+    log.write_text(log.read_text().replace("content", "inhalt"))
+    with pytest.raises(UserError, match="a row of its tables has no 'content': another program"):
+        diagnose(tmp_path / "run")
 
 
 def test_a_learning_rate_that_is_too_high(photos, trained, tmp_path):
