@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from srgan_nb.files import UserError
+from srgan_nb.files import UserError, is_run
 from srgan_nb.pictures import FORMATS, PictureFile, check_writable, format_of, write_pictures
 from srgan_nb.upscaling import Upscaler, enlarge_file
 
@@ -75,8 +75,8 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
     """Enlarges every picture below `source` into the same place below `target`; a bad one does not stop the others.
 
     A picture that is there already is kept, unless `force`: an interrupted run goes on where it stopped.
-    `file_format`: "png", "jpg", ... for all, in place of each file's own. Hidden files and other files than pictures
-    are passed over. Raises `UserError` where `source` is no folder or holds no picture, and where an original would be
+    `file_format`: "png", "jpg", ... for all, in place of each file's own. Hidden files, other files than pictures and
+    training runs are passed over. Raises `UserError` where `source` is no folder or holds no picture, and where an original would be
     overwritten.
     """
     from tqdm.auto import tqdm
@@ -118,7 +118,7 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
 
 
 def pictures_below(source: Path, target: Path, unreadable: dict[Path, str]) -> list[Path]:
-    """The picture files below `source` by their suffixes, sorted; not the hidden ones, and not those in `target`.
+    """The picture files below `source` by their suffixes, sorted; not the hidden ones, those in `target` and runs' samples.
 
     Folders that can't be read are noted in `unreadable` with the reason.
     """
@@ -129,7 +129,8 @@ def pictures_below(source: Path, target: Path, unreadable: dict[Path, str]) -> l
         unreadable[Path(error.filename)] = f"{error.strerror}: a folder that can't be read"
 
     for folder, folders, files in os.walk(source, onerror=note):
-        folders[:] = [name for name in folders if not name.startswith(".") and Path(folder, name).resolve() != inside]
+        folders[:] = [name for name in folders if not name.startswith(".") and not is_run(Path(folder, name))
+                      and Path(folder, name).resolve() != inside]
         pictures += [Path(folder, name) for name in files
                      if Path(name).suffix.lower() in suffixes and not name.startswith(".")]
     return sorted(pictures)

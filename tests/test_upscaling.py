@@ -5,6 +5,7 @@ import itertools
 import os
 import random
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -787,6 +788,14 @@ def test_a_folder_is_refused_before_any_work(source: str, target: str, options: 
     with pytest.raises(UserError, match=reason):
         upscale_folder(tmp_path / source, tmp_path / target, upscaler, progress=False, **options)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*g")} == before
+
+
+def test_the_samples_of_a_run_in_the_folder_are_no_pictures_of_it(tmp_path: Path, trained: Path, upscaler: Upscaler) -> None:
+    make_folder(tmp_path / "in")
+    shutil.copytree(trained, tmp_path / "in/run")
+    report = upscale_folder(tmp_path / "in", tmp_path / "out", upscaler, progress=False)
+    assert list((tmp_path / "in/run").rglob("*.png")) and not [path for path in report.done if "run" in path.parts]
+    assert len(report.done) == 3
 
 
 def test_a_folder_into_its_parent(tmp_path: Path, upscaler: Upscaler) -> None:
