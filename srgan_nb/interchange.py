@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .devices import unwrapped
 from .files import UserError, write_atomically
 from .generator import Generator
 from .images import to_signed, to_unit
@@ -52,7 +53,8 @@ def export_onnx(generator: "Generator | PublicGenerator", path: str | Path) -> N
             return node("PRelu", x, constant(module.weight.view(-1, 1, 1)))
         return x  # nn.Identity, where batch normalisation was
 
-    _write_network(getattr(generator, "_orig_mod", generator), node, layer, constant)
+    network: Any = unwrapped(generator)
+    _write_network(network, node, layer, constant)
     nodes[-1].output[0] = "sr"
     sizes = {"lr": ("N", 3, "H", "W"), "sr": ("N", 3, "SH", "SW")}
     lr, sr = (helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in sizes.items())
@@ -283,7 +285,7 @@ def export_program(generator: nn.Module, path: str | Path) -> Path:
     path written: `path`, with .pt2 behind it where it does not end so.
     """
     path = Path(path) if Path(path).suffix == ".pt2" else Path(f"{path}.pt2")
-    generator = getattr(generator, "_orig_mod", generator)  # torch.compile's wrapping
+    generator = unwrapped(generator)
     if isinstance(generator, Generator):
         generator = fold_batch_norm(generator)
     free = torch.export.Dim.AUTO

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .bicubic import bicubic_resize
 from .checkpoints import check_name, load_generator
-from .devices import choose_device
+from .devices import choose_device, unwrapped
 from .files import UserError
 from .generator import Generator
 from .pictures import MODES, Kind, Picture, PictureFile, enlarge_picture, image_of, picture_of
@@ -68,7 +68,7 @@ def fast_form(network: nn.Module) -> TwoStages:
 
     `network`: a `Generator`, or a module with a `fast_form` method of its own. Raises `UserError` for anything else.
     """
-    network = getattr(network, "_orig_mod", network)  # torch.compile's wrapping
+    network = unwrapped(network) if isinstance(network, nn.Module) else network
     own_form = getattr(network, "fast_form", None)
     if own_form is not None:
         return own_form()
