@@ -218,8 +218,8 @@ class Settings(MachineSettings, OptimizationSettings, LossSettings, NetworkSetti
         return self.learning_rate * self.schedule_at(step)
 
     def due_after(self, steps: int) -> Due:
-        "What is due when so many updates are done; after the last one everything."
-        return Due(*(steps % every == 0 or steps == self.steps
+        "What is due when so many updates are done: before the first nothing, after the last one everything."
+        return Due(*(steps > 0 and (steps % every == 0 or steps == self.steps)
                      for every in (self.log_every, self.checkpoint_every, self.validate_every)))
 
 # %% ../nbs/15_recipes.ipynb #4e260ce9

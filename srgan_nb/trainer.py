@@ -21,7 +21,7 @@ from .generator import Generator
 from .reporter import Reporter, Validator
 from .runs import Checkpointer, RunFolder, RunState
 from .settings import Settings, check_names, check_resumable
-from .stages import STAGES, SRGANStage, SRResNetStage, first_generator, layout_of
+from .stages import SRGANStage, SRResNetStage, layout_of, stage_for, wrapped
 
 # %% ../nbs/17_trainer.ipynb #3780a0f8
 def open_photos(settings: Settings, progress: bool = True) -> tuple[Pack, Pack]:
@@ -40,10 +40,11 @@ def open_photos(settings: Settings, progress: bool = True) -> tuple[Pack, Pack]:
 
 # %% ../nbs/17_trainer.ipynb #2898b850
 class Interrupted(Exception):
-    "The run was asked to stop and has saved everything; the text says how to go on, `signal` is the signal's number."
+    "A run was asked to stop and has saved everything; the text says how to go on, `signal` is the signal's number."
 
-    def __init__(self, text: str, signal: int):
-        super().__init__(text)
+    def __init__(self, settings: Settings, step: int, signal: int):
+        super().__init__(f"stopped after step {step} of {settings.steps}, everything is saved; to go on: "
+                         f"srgan_train {settings.stage} --resume {settings.out}")
         self.signal = signal
 
 
@@ -106,8 +107,7 @@ class Loop:
             if due.validation:
                 self.validate(unseen)
             self.reporter.step_done(state.step)
-            together = self.processes.world == 1 or state.step % 10 == 0
-            if together and self.processes.any(bool(asked), self.device):
+            if (state.step % 10 == 0 or self.processes.world == 1) and self.processes.any(bool(asked), self.device):
                 self.save()
                 return True
         return False
@@ -139,8 +139,7 @@ class Loop:
         "By the first process: a sample picture, the best weights if these are, and a row in validation.csv."
         if not self.processes.first:
             return
-        sample = self.checkpointer.run.folder / "samples" / f"step-{self.state.step:08d}.png"
-        scores = self.validator(self.stage.shown, unseen, sample)
+        scores = self.validator(self.stage.shown, unseen, self.checkpointer.run.sample(self.state.step))
         if self.state.scored(scores["psnr_y"]):
             self.checkpointer.save_weights("best", self.stage, self.state)
         self.checkpointer.save_weights("generator", self.stage, self.state)  # now its passport has the score
@@ -150,24 +149,23 @@ class Loop:
 NIGHT = 10  # hours
 
 
-def introduction(trainer: "Trainer", unseen: Pack) -> str:
-    "What a run says before its first step."
-    settings, state, world = trainer.settings, trainer.state, trainer.processes.world
-    generator = trainer.stage.generator.network
+def introduction(loop: Loop, earlier: Settings | None, unseen: Pack) -> str:
+    "What a run says before its first step; `earlier`: the settings that it had until now, if it goes on."
+    settings, state, processes, generator = loop.settings, loop.state, loop.processes, loop.stage.generator.network
     weights = sum(weight.numel() for weight in generator.parameters())
-    together = f" x {world}" if world > 1 else ""
-    lines = [f"{settings.stage}, preset {settings.preset}: {weights:,} parameters on {trainer.device}{together}, "
-             f"{settings.precision}", f"loss: {trainer.stage.loss.describe()}",
+    together = f" x {processes.world}" if processes.world > 1 else ""
+    lines = [f"{settings.stage}, preset {settings.preset}: {weights:,} parameters on {loop.device}{together}, "
+             f"{settings.precision}", f"loss: {loop.stage.loss.describe()}",
              f"{counted(state.photos, 'photo')} to train on, {len(unseen)} to validate on",
              f"steps {state.step} to {settings.steps}, into {settings.out}"]
-    if trainer.device.type == "cpu":
+    if loop.device.type == "cpu":
         hours = least_hours(generator, settings.patch_size // settings.scale, settings.batch_size,
                             settings.steps - state.step)
         if hours > NIGHT:
             lines.append(f"there is no GPU at work: this takes {hours:,.0f} hours at least; --preset lite is a recipe "
                          "for such a machine")
-    if trainer.earlier is not None and state.step:
-        before, now = trainer.earlier.learning_rate_at(state.step - 1), settings.learning_rate_at(state.step)
+    if earlier is not None and state.step:
+        before, now = earlier.learning_rate_at(state.step - 1), settings.learning_rate_at(state.step)
         if now > 2 * before:
             lines.append(f"the learning rate jumps from {before:.1e} up to {now:.1e}: --schedule constant "
                          f"--learning-rate {before:.1e} would go on with it")
@@ -184,22 +182,18 @@ class Trainer:
 
     def __init__(self, settings: Settings, live: bool = False, quiet: bool = False,
                  before_update: Callable | None = None, earlier: Settings | None = None):
-        for name in ("data", "out"):
-            if getattr(settings, name) is None:
-                raise UserError(f"--{name} is needed: a folder of photographs, and one for the run")
-        self.settings, self.earlier, self.before_update = settings, earlier, before_update
-        self.run, self.state, self.processes = RunFolder(str(settings.out)), RunState(), Processes.here()
-        if earlier is None and self.processes.first:
+        if settings.data is None or settings.out is None:
+            raise UserError("--data and --out are needed: a folder of photographs, and one for the run")
+        self.settings, self.earlier, self.run, processes = settings, earlier, RunFolder(str(settings.out)), Processes.here()
+        if earlier is None and processes.first:
             self.run.require_free()
-        if settings.batch_size % self.processes.world:
-            raise UserError(f"a batch of {settings.batch_size} can't be shared equally by {self.processes.world} processes")
-        self.device = choose_device(settings.device)
-        self.reporter = Reporter(self.run, settings, live, quiet, mute=not self.processes.first)
-        self.validator = Validator(settings.lpips)
-        torch.manual_seed(settings.seed)
-        goes_on = earlier is not None and self.run.saved()
-        generator = Generator(**settings.generator) if goes_on else first_generator(settings)
-        self.stage = STAGES[settings.stage](settings, generator, self.device)
+        if settings.batch_size % processes.world:
+            raise UserError(f"a batch of {settings.batch_size} can't be shared equally by {processes.world} processes")
+        device = choose_device(settings.device)
+        reporter, validator = Reporter(self.run, settings, live, quiet, not processes.first), Validator(settings.lpips)
+        stage = stage_for(settings, device, restored=earlier is not None and bool(self.run.saved()))
+        self.loop = Loop(settings, device, processes, stage, RunState(), reporter, Checkpointer(self.run, settings),
+                         validator, before_update)
 
     @classmethod
     def resume(cls, folder: str | Path, live: bool = False, quiet: bool = False, before_update: Callable | None = None,
@@ -220,46 +214,36 @@ class Trainer:
         Raises `Interrupted` when asked to stop, after saving, and `UserError` when a loss is no number any more;
         the last good checkpoint is then still there.
         """
-        settings = self.settings
-        speed_up(self.device, settings.tf32, settings.threads)
+        settings, loop = self.settings, self.loop
+        speed_up(loop.device, settings.tf32, settings.threads)
         if settings.compile:
-            require_compiler(self.device)
-        photos, unseen = open_photos(settings, progress=not self.reporter.quiet)
-        self.state.photos, self.state.photos_hash = len(photos), photos.hash
-        checkpointer = Checkpointer(self.run, settings)
-        with self.run.locked() if self.processes.first else nullcontext():
-            if self.earlier is not None:
-                for problem in checkpointer.restore(self.stage, self.state, self.device):
-                    self.reporter.say(f"passed over: {problem}")
-            makes_up = self.state.step > 0 and settings.due_after(self.state.step).validation
-            if self.processes.first:
-                self.run.tidy(self.state.step, validated=not makes_up)
-                self.run.save_settings(settings)
-            self.reporter.say(introduction(self, unseen))
-            loop = Loop(settings, self.device, self.processes, self.stage, self.state, self.reporter, checkpointer,
-                        self.validator, self.before_update)
-            stopped = self.turn(loop, photos, unseen, makes_up)
-        self.processes.leave()
+            require_compiler(loop.device)
+        photos, unseen = open_photos(settings, progress=not loop.reporter.quiet)
+        loop.state.photos, loop.state.photos_hash = len(photos), photos.hash
+        with self.run.locked() if loop.processes.first else nullcontext():
+            for problem in loop.checkpointer.begin(loop.stage, loop.state, loop.device, self.earlier is not None,
+                                                   loop.processes.first):
+                loop.reporter.say(f"passed over: {problem}")
+            loop.reporter.say(introduction(loop, self.earlier, unseen))
+            loop.processes.join(loop.device)
+            with wrapped(loop.stage.learners, loop.processes, loop.device, settings):
+                stopped = self.train(photos, unseen)
+        loop.processes.leave()
         if stopped:
-            raise Interrupted(f"stopped after step {self.state.step} of {settings.steps}, everything is saved; to go on: "
-                              f"srgan_train {settings.stage} --resume {settings.out}", stopped)
-        return self.stage.shown.eval()
+            raise Interrupted(settings, loop.state.step, stopped)
+        return loop.stage.shown.eval()
 
-    def turn(self, loop: Loop, photos: Pack, unseen: Pack, makes_up: bool) -> int | None:
-        "Turns the loop, together with the other processes; the signal that stopped it, or None."
-        settings, processes, step = self.settings, self.processes, self.state.step
-        processes.join(self.device)
-        for learner in self.stage.learners:
-            learner.wrap(processes, self.device, settings.compile, settings.synchronize_batch_norm)
-        if processes.any(processes.first and not self.run.saved(), self.device):
+    def train(self, photos: Pack, unseen: Pack) -> int | None:
+        "Goes through the steps; the signal that stopped it, or None."
+        loop, settings, processes = self.loop, self.settings, self.loop.processes
+        if processes.any(processes.first and not self.run.saved(), loop.device):
             loop.save()  # so that there is something to go on from before the first checkpoint
         sampler = PatchSampler(photos, settings.patch_size, settings.batch_size, settings.seed, settings.augment,
                                settings.recolour)
-        batches = sampler.batches(step, settings.steps, processes.rank, processes.world, device=self.device)
-        with noted_signals() as asked, self.reporter.watching(step):
-            if makes_up:
-                loop.validate(unseen)  # the checkpoint is from just before it
+        steps = loop.state.step, settings.steps
+        batches = sampler.batches(*steps, processes.rank, processes.world, device=loop.device)
+        with noted_signals() as asked, loop.reporter.watching(loop.state.step):
+            if settings.due_after(loop.state.step).validation:
+                loop.validate(unseen)  # the checkpoint that was restored is from just before it
             stopped = loop.run(batches, unseen, asked)
-        for learner in self.stage.learners:
-            learner.unwrap()
         return (asked or [signal.SIGTERM])[0] if stopped else None
