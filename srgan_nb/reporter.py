@@ -80,9 +80,9 @@ class Reporter:
                 self.writer.close()
 
     def step_done(self, step: int) -> None:
-        "Moves the bar; where there is none, prints a line, if the last one is long enough ago or this is the end."
+        "Moves the bar; without bar and curves, prints a line, if the last one is long enough ago or this is the end."
         self.bar.update()
-        if self.quiet or not self.bar.disable or not self.shown or sys.stderr is None:
+        if self.quiet or self.live or not self.bar.disable or not self.shown or sys.stderr is None:
             return
         if time.monotonic() >= self.next_line or step == self.settings.steps:
             self.next_line = time.monotonic() + self.pause

@@ -705,3 +705,15 @@ def test_no_class_of_the_trainer_is_long_or_inherits_from_one_of_ours():
                 assert node.end_lineno - node.lineno < 90, node.name
                 bases = [getattr(trainer_module, base, None) for base in map(ast.unparse, node.bases)]
                 assert all(base is None for base in bases), node.name
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_live_curves_take_the_place_of_printed_lines(live, tmp_path, capsys):
+    settings = settings_for("srresnet", "lite", data="photos", out=str(tmp_path / "run"))
+    run = RunFolder(settings.out)
+    run.folder.mkdir()
+    reporter = Reporter(run, settings, live=live)
+    with reporter.watching(0):
+        reporter.write("log", {"step": 1, "content": 0.5})
+        reporter.step_done(1)
+    assert ("step 1 of" in capsys.readouterr().err) == (not live)

@@ -45,18 +45,7 @@ def text_outputs(notebook: dict) -> list[str]:
 def run(path: Path) -> None:
     "Executes a notebook in place and cleans it. Raises `CalledProcessError`, its stderr with the traceback."
     subprocess.run([BIN / "jupyter", "execute", "--inplace", path], check=True, capture_output=True, text=True)
-    drop_progress_bars(path)
     subprocess.run([BIN / "nbdev_clean", "--fname", path], cwd=ROOT, check=True, capture_output=True, text=True)
-
-
-def drop_progress_bars(path: Path) -> None:
-    "Takes out what progress bars left on stderr: hundreds of lines that say nothing to a reader."
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code":
-            cell["outputs"] = [output for output in cell["outputs"]
-                               if output.get("name") != "stderr" or "\r" not in "".join(output["text"])]
-    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def processor_seconds() -> float:
