@@ -161,6 +161,8 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--save", metavar="FILE", help="write the table there as well: .md, .csv or .json")
     given = parser.parse_args(arguments)
 
+    from pathlib import Path
+
     from srgan_nb.benchmarks import find_dataset, find_pairs
     from srgan_nb.evaluation import evaluate, find_model
     from srgan_nb.reports import check_report, save_comparisons, save_report, to_markdown
@@ -170,7 +172,10 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     models = [find_model(model, given.scale, given.device) for model in given.models]
     asked = [(dataset, model) for model in models for dataset in given.datasets]
     for dataset, model in asked:
-        find_pairs(find_dataset(dataset), model.scale)
+        pairs, _ = find_pairs(find_dataset(dataset), model.scale)
+        if given.pictures and Path(given.pictures).resolve() in {hr.parent.resolve() for _, hr, _ in pairs}:
+            raise UserError(f"--pictures {given.pictures}: the comparisons would be taken for pictures of {dataset}, "
+                            "whose folder it is: choose another one")
     each = save_comparisons(given.pictures) if given.pictures else None
     results = [evaluate(dataset, model, lpips_net=given.lpips, limit=given.limit, each=each, texture=given.texture)
                for dataset, model in asked]
