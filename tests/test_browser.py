@@ -9,12 +9,12 @@ import pytest
 from nbformat import v4
 
 from tests.conftest import ROOT
-from tests.support.browser import WHY_NOT, NotebookPage, chromium, jupyterlab, wait_for
+from tests.support.browser import WHY_NOT, NotebookPage, chromium, jupyterlab
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
 
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
-TIME_LIMIT = 300  # seconds for one notebook in test mode
 SLIDER = ".jp-OutputArea .widget-slider"
 SHOWN_BY = """  // all that the cell of a slider shows, its slider left out: pictures by their bytes
 const output = arguments[0].closest('.jp-Cell-outputWrapper').cloneNode(true);
@@ -66,18 +66,18 @@ def drag_sliders(page: NotebookPage) -> int:
         on_the_left = handle.location["x"] < track.location["x"] + track.size["width"] / 2
         before = page.driver.execute_script(SHOWN_BY, slider)
         page.drag(handle, track.size["width"] // 3 * (1 if on_the_left else -1))
-        wait_for(lambda: page.driver.execute_script(SHOWN_BY, slider) != before, 30,  # noqa: B023
+        wait_for(lambda: page.driver.execute_script(SHOWN_BY, slider) != before,  # noqa: B023
                  f"what slider {number + 1} should change in its cell")
     return len(sliders)
 
 
-def read_and_run(page: NotebookPage, seconds: float) -> list[str]:
+def read_and_run(page: NotebookPage) -> list[str]:
     "Runs a notebook, drags its sliders, and returns all troubles that a reader would have met."
     try:
-        state = page.run_all(seconds)
+        state = page.run_all()
         troubles = [f"the picture {source} did not load" for source in state["broken"]]
         if not any(cell["errors"] for cell in state["cells"]) and drag_sliders(page):
-            page.wait_until_idle(60)
+            page.wait_until_idle()
             state = page.state()
         troubles += [error for cell in state["cells"] for error in cell["errors"]]
         return troubles + page.page_errors()
@@ -87,7 +87,7 @@ def read_and_run(page: NotebookPage, seconds: float) -> list[str]:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_reads_and_runs(path: Path, address: str, driver) -> None:
-    assert read_and_run(NotebookPage(driver, address, f"nbs/{path.name}"), TIME_LIMIT) == []
+    assert read_and_run(NotebookPage(driver, address, f"nbs/{path.name}")) == []
 
 
 def test_long_lines_of_code_are_wrapped(address: str, driver) -> None:
@@ -98,12 +98,12 @@ def test_long_lines_of_code_are_wrapped(address: str, driver) -> None:
 
 def test_a_dragged_slider_changes_its_cell(address: str, driver) -> None:
     page = NotebookPage(driver, address, "nbs/slider.ipynb")
-    page.run_all(60)
+    page.run_all()
     assert drag_sliders(page) == 1
     page.shut_down_kernel()
 
 
 @pytest.mark.parametrize("number", range(len(TROUBLES)))
 def test_troubles_are_seen(number: int, address: str, driver) -> None:
-    troubles = read_and_run(NotebookPage(driver, address, f"nbs/trouble_{number}.ipynb"), 60)
+    troubles = read_and_run(NotebookPage(driver, address, f"nbs/trouble_{number}.ipynb"))
     assert len(troubles) == 1 and ("division by zero", "missing.png", "thrown by the page")[number] in troubles[0]

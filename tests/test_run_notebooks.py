@@ -1,9 +1,12 @@
 """The tool behind `make notebooks`: what it compares, what it says of a change and of a failure."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.conftest import ROOT
 from tests.support.run_notebooks import text_outputs
@@ -33,6 +36,7 @@ def test_what_is_compared():
     assert text_outputs(notebook(("", [result("<Figure>", "image/png"), printed("took 3.4 s\n1.2 GB\nsum 3\n")]))) == ["sum 3"]
 
 
+@pytest.mark.slow
 def test_changes_and_failures_are_told_and_stop_nothing(tmp_path: Path):
     committed = {"broken": notebook(("print(1)", []), ("1 / 0", [])),
                  "changed": notebook(("print('new')", [printed("old\n")])),
@@ -42,14 +46,13 @@ def test_changes_and_failures_are_told_and_stop_nothing(tmp_path: Path):
     command = [sys.executable, "-m", "tests.support.run_notebooks", *sorted(tmp_path.glob("*.ipynb"))]
     checked = subprocess.run([*command, "--check"], cwd=ROOT, capture_output=True, text=True)
     assert checked.returncode == 1 and "ZeroDivisionError" in checked.stderr
-    assert "    -old\n    +new\n" in checked.stdout and "| same | 0." in checked.stdout
+    assert "    -old\n    +new\n" in checked.stdout and re.search(r"\| same \| \d+\.\d \| \d+\.\d \|", checked.stdout)
     assert "2 run; text outputs changed in: changed; failed: broken" in checked.stdout
     for name, cells in committed.items():
         assert json.loads((tmp_path / f"{name}.ipynb").read_text()) == cells, "it worked on a copy"
 
-    (tmp_path / "broken.ipynb").unlink()
-    done = subprocess.run(command[:3] + command[4:], cwd=ROOT, capture_output=True, text=True)
+    changed = tmp_path / "changed.ipynb"
+    done = subprocess.run([*command[:3], changed], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "changed in: changed; failed: none" in done.stdout
-    after = {name: json.loads((tmp_path / f"{name}.ipynb").read_text())["cells"][0]["outputs"] for name in ("changed", "same")}
-    assert after == {"changed": [printed("new\n")], "same": [printed("same\n")]}
+    assert json.loads(changed.read_text())["cells"][0]["outputs"] == [printed("new\n")]
     assert subprocess.run([*command[:3], "nowhere.ipynb"], cwd=ROOT, capture_output=True).returncode == 2

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.support.waiting import wait_for
 
 CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("chromium-browser"), shutil.which("chromedriver")
 WHY_NOT = None if CHROMIUM and DRIVER else "no Chromium and driver (Debian: apt-get install chromium chromium-driver)"
@@ -42,6 +44,9 @@ const broken = [...document.querySelectorAll('.jp-Notebook img')].filter(it => !
 return {cells, broken, status: document.querySelector('#jp-main-statusbar')?.innerText ?? ''};
 """
 
+# Whether every picture has come, or has failed to.
+ALL_LOADED = "return [...document.querySelectorAll('.jp-Notebook img')].every(it => it.complete)"
+
 
 @contextmanager
 def jupyterlab(folder: Path, private: Path, theme: str = "JupyterLab Light") -> Iterator[str]:
@@ -66,7 +71,7 @@ def jupyterlab(folder: Path, private: Path, theme: str = "JupyterLab Light") -> 
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
     try:
         address = f"http://127.0.0.1:{port}"
-        wait_for(lambda: answers(f"{address}/api") or server.poll() is not None, 120, "JupyterLab's answer")
+        wait_for(lambda: answers(f"{address}/api") or server.poll() is not None, "JupyterLab's answer")
         if server.poll() is not None:
             raise RuntimeError(f"JupyterLab ended: {(private / 'jupyterlab.log').read_text()[-2000:]}")
         yield address
@@ -83,16 +88,6 @@ def answers(address: str) -> bool:
         return urllib.request.urlopen(address, timeout=5).status == 200
     except OSError:
         return False
-
-
-def wait_for(condition: Callable[[], object], seconds: float, what: str) -> object:
-    "The first true value of `condition`, asked five times a second."
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > end:
-            raise TimeoutError(f"{what} did not come in {seconds:.0f} seconds")
-        time.sleep(0.2)
-    return value
 
 
 @contextmanager
@@ -121,19 +116,19 @@ class NotebookPage:
     def __init__(self, driver, address: str, path: str):
         self.driver = driver
         driver.get(f"{address}/doc/tree/{path}?reset")
-        wait_for(lambda: driver.execute_script("return document.querySelectorAll('.jp-Notebook .jp-Cell').length"), 90,
+        wait_for(lambda: driver.execute_script("return document.querySelectorAll('.jp-Notebook .jp-Cell').length"),
                  f"{path} in JupyterLab")
 
     def state(self) -> dict:
         return self.driver.execute_script(NOTEBOOK_STATE)
 
-    def wait_until_idle(self, seconds: float) -> None:
+    def wait_until_idle(self) -> None:
         "Until the status bar says so: the toolbar says idle before there is a kernel."
-        wait_for(lambda: "| Idle" in self.state()["status"], seconds, "an idle kernel")
+        wait_for(lambda: "| Idle" in self.state()["status"], "an idle kernel")
 
-    def run_all(self, seconds: float) -> dict:
+    def run_all(self) -> dict:
         "Run > Run All Cells with the mouse; returns the notebook's state when the last cell is done."
-        self.wait_until_idle(90)
+        self.wait_until_idle()
         self.click("//div[contains(@class,'lm-MenuBar-itemLabel')][text()='Run']")
         self.click("//li[@data-command='runmenu:run-all']")
 
@@ -141,14 +136,14 @@ class NotebookPage:
             state = self.state()
             failed = any(cell["errors"] for cell in state["cells"])
             return (failed or all(cell["count"] for cell in state["cells"] if cell["source"].strip())) and state
-        wait_for(done, seconds, "the end of the last cell")
-        self.wait_until_idle(60)
-        time.sleep(1)  # pictures that have just come
+        wait_for(done, "the end of the last cell")
+        self.wait_until_idle()
+        wait_for(lambda: self.driver.execute_script(ALL_LOADED), "the pictures")
         return self.state()
 
     def click(self, xpath: str) -> None:
         from selenium.webdriver.common.by import By
-        wait_for(lambda: any(it.is_displayed() for it in self.driver.find_elements(By.XPATH, xpath)), 20, xpath)
+        wait_for(lambda: any(it.is_displayed() for it in self.driver.find_elements(By.XPATH, xpath)), xpath)
         self.driver.find_element(By.XPATH, xpath).click()
 
     def drag(self, element, by: int) -> None:
@@ -178,7 +173,7 @@ class NotebookPage:
         def settled():
             seen.append(self.driver.execute_script(f"return {panel}.scrollHeight"))
             return len(seen) > 10 and len(set(seen[-10:])) == 1  # two seconds without another cell or picture
-        wait_for(settled, 120, "the end of the notebook's drawing")
+        wait_for(settled, "the end of the notebook's drawing")
         height, whole = self.driver.execute_script(f"return [{panel}.clientHeight, {panel}.scrollHeight]")
         paths = []
         for number in range(-(-whole // height)):

@@ -12,7 +12,8 @@ BIN = Path(sys.executable).parent
 
 def git(folder: Path, *arguments: str) -> bytes | None:
     "What a git command prints; None where it fails: no git, no checkout, no such file in it."
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True) if shutil.which("git") else None
+    command = ["git", "-c", "safe.directory=*", *arguments]  # whoever owns the folder
+    done = subprocess.run(command, cwd=folder, capture_output=True) if shutil.which("git") else None
     return done.stdout if done and done.returncode == 0 else None
 
 

@@ -36,7 +36,7 @@ def main() -> None:
                         for notebook in options.notebooks:
                             page = NotebookPage(driver, address, f"nbs/{notebook.name}")
                             if options.run:
-                                page.run_all(600)
+                                page.run_all()
                             paths = page.screenshots(options.out, f"{notebook.stem}-{theme}-{width}")
                             page.shut_down_kernel()
                             print(f"{notebook.name}, {theme}, {width} pixels wide: {len(paths)} pictures", flush=True)
