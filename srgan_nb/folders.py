@@ -76,8 +76,8 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
 
     A picture that is there already is kept, unless `force`: an interrupted run goes on where it stopped.
     `file_format`: "png", "jpg", ... for all, in place of each file's own. Hidden files, other files than pictures and
-    training runs are passed over. Raises `UserError` where `source` is no folder or holds no picture, and where an original would be
-    overwritten.
+    training runs are passed over. Raises `UserError` where `source` is no folder or holds no picture, and where an
+    original would be overwritten.
     """
     from tqdm.auto import tqdm
 
@@ -85,19 +85,12 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
     source, target, upscaler = Path(source), Path(target), upscaler or Upscaler()
     if not source.is_dir():
         raise UserError(f"{source}: no such folder")
-    suffix = f".{file_format.removeprefix('.')}" if file_format is not None else None
-    format_of(f"*{suffix or '.png'}")  # tells what is wrong with another
-    report = FolderReport()
-    pictures = pictures_below(source, target, report.failed)
-    if not pictures and not report.failed:
+    report, taken = FolderReport(), dict[Path, Path]()
+    places = places_of(pictures_below(source, target, report.failed), source, target, file_format)
+    if not places and not report.failed:
         raise UserError(f"{source}: no pictures in this folder")
-    places = {path: target / path.relative_to(source).with_suffix(suffix or path.suffix) for path in pictures}
-    originals = {path.resolve() for path in pictures}
-    if target.resolve() == source.resolve() or originals & {place.resolve() for place in places.values()}:
-        raise UserError(f"{target}: originals would be overwritten: choose another folder for the enlarged pictures")
     for folder in {place.parent for place in places.values()}:
         sweep(folder)
-    taken: dict[Path, Path] = {}
     bar = tqdm(places.items(), unit="picture", disable=not progress or sys.stderr is None)
     for path, place in bar:
         bar.set_postfix_str(str(path.relative_to(source)))
@@ -117,8 +110,19 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
     return report
 
 
+def places_of(pictures: list[Path], source: Path, target: Path, file_format: str | None) -> dict[Path, Path]:
+    """Where each enlarged picture belongs. Raises `UserError` where an original is, or for an unknown format."""
+    suffix = None if file_format is None else f".{file_format.removeprefix('.')}"
+    format_of(f"*{suffix or '.png'}")  # tells what is wrong with another
+    places = {path: target / path.relative_to(source).with_suffix(suffix or path.suffix) for path in pictures}
+    originals = {path.resolve() for path in pictures}
+    if target.resolve() == source.resolve() or originals & {place.resolve() for place in places.values()}:
+        raise UserError(f"{target}: originals would be overwritten: choose another folder for the enlarged pictures")
+    return places
+
+
 def pictures_below(source: Path, target: Path, unreadable: dict[Path, str]) -> list[Path]:
-    """The picture files below `source` by their suffixes, sorted; not the hidden ones, those in `target` and runs' samples.
+    """The picture files below `source` by their suffixes, sorted; not hidden ones, those in `target` or runs' samples.
 
     Folders that can't be read are noted in `unreadable` with the reason.
     """
