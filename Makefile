@@ -2,7 +2,7 @@
 # make lab           read and run the notebooks in JupyterLab
 # make test          every test but the browser's, in random order, on up to four cores
 # make quick         those of them that take a moment each, for the change at hand
-# make browser-test  every notebook run in JupyterLab in a real browser (needs Chromium and its driver)
+# make browser-test  every notebook opened in JupyterLab in a real browser, those that move run (needs Chromium and its driver)
 # make export        write the modules from the notebooks, clean the notebooks
 # make notebooks     run all notebooks in order, keep their outputs, say which text outputs changed
 # The first of them makes .venv, and each brings it up to date when what it is made from has changed.
@@ -30,7 +30,7 @@ quick: $(VENV)/installed
 	@python -m pytest $(on_all_cores) -m "not browser and not slow"
 
 browser-test: $(VENV)/installed
-	@python -m pytest -m browser
+	@python -m pytest -m "browser and not slow"
 
 export: $(VENV)/installed
 	@nbdev_export

@@ -1,6 +1,9 @@
-"""Every notebook as its reader meets it: JupyterLab in a real browser, Run All Cells, pictures, widgets, the mouse."""
+"""Every notebook as its reader meets it, in JupyterLab in a real browser: pictures, widgets, the mouse, links, saving."""
 
+import json
+import re
 import shutil
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,13 +11,12 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from tests.conftest import ROOT
 from tests.support.browser import WHY_NOT, NotebookPage, chromium, jupyterlab
+from tests.support.notebooks import NBS, NOTEBOOKS, clean_copies, git, judged_copies
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
 
-NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
 SLIDER = ".jp-OutputArea .widget-slider"
 SHOWN_BY = """  // all that the cell of a slider shows, its slider left out: pictures by their bytes
 const output = arguments[0].closest('.jp-Cell-outputWrapper').cloneNode(true);
@@ -27,27 +29,41 @@ SLIDER_CELL = """from ipywidgets import interact
 @interact(number=(0, 100))
 def double(number=10):
     print(2 * number)"""
-TROUBLES = (
-    "1 / 0",
-    "display(HTML('<img src=\"missing.png\">'))",
-    "display(Javascript('setTimeout(() => { throw new Error(\"thrown by the page\") })'))",
-)
+TROUBLES = {
+    "division by zero": "1 / 0",
+    "missing.png": "display(HTML('<img src=\"missing.png\">'))",
+    "thrown by the page": "display(Javascript('setTimeout(() => { throw new Error(\"thrown by the page\") })'))",
+    "an empty box": "import sys; print('50 %\\r    \\r', end='', file=sys.stderr)",
+    "is unfolded": "# Solution 1",
+}
+TALL = "\n\n".join(["![](images/demo.jpg)", *(rf"$$\sum_{{i=1}}^{{{n}}} x_i$$" for n in range(1, 9))])
 
 
-def write_notebook(path: Path, *sources: str) -> None:
+def write_notebook(path: Path, *cells: nbformat.NotebookNode) -> None:
     kernel = dict(kernelspec=dict(display_name="Python 3", language="python", name="python3"))
-    nbformat.write(v4.new_notebook(cells=[v4.new_code_cell(source) for source in sources], metadata=kernel), path)
+    nbformat.write(v4.new_notebook(cells=cells, metadata=kernel), path)
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    "JupyterLab over a copy of the notebooks: what the browser runs or saves never reaches the repository."
-    folder = tmp_path_factory.mktemp("jupyterlab")
-    shutil.copytree(ROOT / "nbs", folder / "nbs")
-    write_notebook(folder / "nbs" / "slider.ipynb", SLIDER_CELL)
-    for number, trouble in enumerate(TROUBLES):
-        write_notebook(folder / "nbs" / f"trouble_{number}.ipynb", "from IPython.display import *", trouble)
-    with jupyterlab(folder, folder) as address:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "Copies of the notebooks in a git checkout: what the browser runs or saves never reaches the repository."
+    folder = tmp_path_factory.mktemp("browser") / "Fotos für später"
+    shutil.copytree(NBS, folder / "nbs")
+    assert git(folder, "init") and git(folder, "add", "nbs") is not None
+    write_notebook(folder / "nbs/slider.ipynb", v4.new_code_cell(SLIDER_CELL))
+    for number, source in enumerate(TROUBLES.values()):
+        imports = v4.new_code_cell("from IPython.display import *")
+        write_notebook(folder / f"nbs/trouble_{number}.ipynb", imports, v4.new_code_cell(source))
+    tall = [v4.new_markdown_cell(TALL) for _ in range(8)]
+    there = v4.new_markdown_cell("## There", id="there")
+    write_notebook(folder / "nbs/sections.ipynb", *tall[:4], there, *tall[4:])
+    write_notebook(folder / "nbs/contents.ipynb", v4.new_markdown_cell("[There](sections.ipynb#cell-id=there)"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    with jupyterlab(folder, folder.parent) as address:
         yield address
 
 
@@ -71,39 +87,93 @@ def drag_sliders(page: NotebookPage) -> int:
     return len(sliders)
 
 
-def read_and_run(page: NotebookPage) -> list[str]:
-    "Runs a notebook, drags its sliders, and returns all troubles that a reader would have met."
+def troubles_in(page: NotebookPage, state: dict) -> list[str]:
+    "All that a reader would not want to see in a notebook, its solutions among it."
+    found = [f"the picture {source} did not load" for source in state["broken"]] + page.page_errors()
+    for cell in state["cells"]:
+        found += cell["errors"] + ["an empty box of stderr" for text in cell["stderr"] if not text.split("\r")[-1].strip()]
+        if cell["source"].startswith("# Solution") and not cell["hidden"]:
+            found.append(f"{cell['source'][:12]} is unfolded")
+    return found
+
+
+def run_and_save(page: NotebookPage) -> list[str]:
+    "Runs a notebook, drags its sliders, saves it, and returns all troubles that a reader would have met."
     try:
         state = page.run_all()
-        troubles = [f"the picture {source} did not load" for source in state["broken"]]
         if not any(cell["errors"] for cell in state["cells"]) and drag_sliders(page):
             page.wait_until_idle()
             state = page.state()
-        troubles += [error for cell in state["cells"] for error in cell["errors"]]
-        return troubles + page.page_errors()
+        page.save()
+        return troubles_in(page, state)
     finally:
         page.shut_down_kernel()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_reads_and_runs(path: Path, address: str, driver) -> None:
-    assert read_and_run(NotebookPage(driver, address, f"nbs/{path.name}")) == []
+def test_reads(path: Path, address: str, driver) -> None:
+    page = NotebookPage(driver, address, f"nbs/{path.name}")
+    try:
+        assert troubles_in(page, page.state()) == []
+    finally:
+        page.shut_down_kernel()
 
 
-def test_long_lines_of_code_are_wrapped(address: str, driver) -> None:
-    page = NotebookPage(driver, address, "nbs/slider.ipynb")
-    assert page.driver.execute_script("return document.querySelectorAll('.jp-CodeCell .cm-lineWrapping').length") == 1
-    page.shut_down_kernel()
+def moves(path: Path) -> list[pytest.MarkDecorator]:
+    "Notebooks that do in a browser what no other test sees run always; `pytest -m browser` runs all."
+    return [] if re.search(r"LiveCurves|live=True|ipywidgets", path.read_text(encoding="utf-8")) else [pytest.mark.slow]
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, marks=moves(path), id=path.stem) for path in NOTEBOOKS])
+def test_runs_and_saves(path: Path, folder: Path, address: str, driver, tmp_path: Path) -> None:
+    "And what is saved then is not what the other tests judge."
+    saved = folder / "nbs" / path.name
+    before = saved.read_bytes()
+    assert run_and_save(NotebookPage(driver, address, f"nbs/{path.name}")) == []
+    assert saved.read_bytes() != before
+    judged = judged_copies([saved], tmp_path / "judged", clean_copies([saved], tmp_path / "cleaned"))
+    assert (judged / path.name).read_bytes() == before
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_troubles_are_seen(trouble: str, address: str, driver) -> None:
+    number = list(TROUBLES).index(trouble)
+    (found,) = run_and_save(NotebookPage(driver, address, f"nbs/trouble_{number}.ipynb"))
+    assert trouble in found
 
 
 def test_a_dragged_slider_changes_its_cell(address: str, driver) -> None:
     page = NotebookPage(driver, address, "nbs/slider.ipynb")
+    assert page.driver.execute_script("return document.querySelectorAll('.jp-CodeCell .cm-lineWrapping').length") == 1
     page.run_all()
     assert drag_sliders(page) == 1
     page.shut_down_kernel()
 
 
-@pytest.mark.parametrize("number", range(len(TROUBLES)))
-def test_troubles_are_seen(number: int, address: str, driver) -> None:
-    troubles = read_and_run(NotebookPage(driver, address, f"nbs/trouble_{number}.ipynb"))
-    assert len(troubles) == 1 and ("division by zero", "missing.png", "thrown by the page")[number] in troubles[0]
+def test_a_link_lands_at_its_section_at_the_first_click(address: str, driver) -> None:
+    "And the section stays there, while pictures and formulas above it are drawn."
+    page = NotebookPage(driver, address, "nbs/contents.ipynb", place="lab")
+    page.click("//a[text()='There']")
+    seen: list[float | None] = []
+
+    def lies_at_the_top() -> bool:
+        seen.append(driver.execute_script(
+            "const heading = document.querySelector('.jp-Notebook h2');"
+            "return heading && heading.getBoundingClientRect().top"
+            " - heading.closest('.jp-WindowedPanel-outer').getBoundingClientRect().top"))
+        return page.state()["drawn"] and seen[-5:] == 5 * seen[-1:] and seen[-1] is not None and 0 <= seen[-1] < 100
+
+    wait_for(lies_at_the_top, "the section at the top")
+    page.shut_down_kernel()
+
+
+@pytest.mark.parametrize(("plugin", "name", "value"), [
+    ("docmanager-extension:plugin", "autosave", False),
+    ("apputils-extension:notification", "fetchNews", "false"),
+    ("apputils-extension:notification", "checkForUpdates", False),
+])
+def test_nothing_is_saved_or_fetched_unasked(plugin: str, name: str, value: object, address: str) -> None:
+    "As JupyterLab understands the project's settings: what it does not know has no type there."
+    with urllib.request.urlopen(f"{address}/lab/api/settings/@jupyterlab/{plugin}") as answer:
+        setting = json.load(answer)["schema"]["properties"][name]
+    assert setting["default"] == value and "type" in setting

@@ -19,13 +19,6 @@ WHY_NOT = None if CHROMIUM and DRIVER else "no Chromium and driver (Debian: apt-
 
 LAB_CONFIG = Path(__file__).resolve().parents[2] / ".ci" / "jupyter"  # what `make lab` sets for every reader
 
-SETTINGS = {  # plugin -> what a reader would set; every cell is in the page, nothing is asked, saved or fetched
-    "notebook-extension/tracker": {"windowingMode": "none", "scrollPastEnd": False},
-    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
-    "docmanager-extension/plugin": {"autosave": False},
-    "apputils-extension/themes": {"theme": "JupyterLab Light"},
-}
-
 # Collects, before any script of the page runs, what the page itself would only write to its console.
 NOTE_ERRORS = """
 window.pageErrors = [];
@@ -34,26 +27,34 @@ window.addEventListener('unhandledrejection', event => window.pageErrors.push(St
 """
 
 # What the notebook holds now: its code cells as Jupyter knows them, and the pictures that the page could not load.
+# Drawn: JupyterLab puts cells into the page one after the other, and pictures come after their cells.
 NOTEBOOK_STATE = """
-const cells = jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.toJSON())
-    .filter(cell => cell.cell_type == 'code')
-    .map(cell => ({source: [cell.source].flat().join(''), count: cell.execution_count, errors: cell.outputs
-        .filter(output => output.output_type == 'error').map(output => `${output.ename}: ${output.evalue}`)}));
-const broken = [...document.querySelectorAll('.jp-Notebook img')].filter(it => !it.complete || !it.naturalWidth)
-    .map(it => it.src.slice(0, 100));
-return {cells, broken, status: document.querySelector('#jp-main-statusbar')?.innerText ?? ''};
+const widgets = jupyterapp.shell.currentWidget?.content.widgets ?? [];
+const pictures = [...document.querySelectorAll('.jp-Notebook img')];
+const text = source => [source].flat().join('');
+const cells = widgets.filter(widget => widget.model.type == 'code').map(widget => {
+    const {source, execution_count, outputs} = widget.model.toJSON();
+    return {source: text(source), count: execution_count, hidden: widget.isHidden,
+            stderr: outputs.filter(output => output.name == 'stderr').map(output => text(output.text)),
+            errors: outputs.filter(output => output.output_type == 'error')
+                .map(output => `${output.ename}: ${output.evalue}`)};
+});
+return {cells, status: document.querySelector('#jp-main-statusbar')?.innerText ?? '',
+        drawn: widgets.length > 0 && widgets.every(widget => widget.isAttached && !widget.isPlaceholder())
+            && pictures.every(picture => picture.complete),
+        broken: pictures.filter(picture => picture.complete && !picture.naturalWidth)
+            .map(picture => picture.src.slice(0, 100))};
 """
-
-# Whether every picture has come, or has failed to.
-ALL_LOADED = "return [...document.querySelectorAll('.jp-Notebook img')].every(it => it.complete)"
 
 
 @contextmanager
-def jupyterlab(folder: Path, private: Path, theme: str = "JupyterLab Light") -> Iterator[str]:
-    "Serves `folder` on loopback with settings of its own in `private`, kernels in test mode; yields the address."
-    settings = private / "settings" / "@jupyterlab"
-    for plugin, values in {**SETTINGS, "apputils-extension/themes": {"theme": theme}}.items():
-        path = settings / f"{plugin}.jupyterlab-settings"
+def jupyterlab(folder: Path, private: Path, **settings: dict) -> Iterator[str]:
+    """Serves `folder` on loopback as `make lab` does, kernels in test mode; yields the address.
+
+    What JupyterLab keeps goes into `private`; `settings` are what the reader has set there: plugin -> values.
+    """
+    for plugin, values in settings.items():
+        path = private / f"settings/@jupyterlab/{plugin}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
     with socket.socket() as free:
@@ -104,23 +105,26 @@ def chromium(width: int = 1280, height: int = 1000):
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
                                dict(width=width, height=height, deviceScaleFactor=1, mobile=False))
         driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": NOTE_ERRORS})
-        driver.set_script_timeout(60)
+        driver.set_script_timeout(600)
         yield driver
     finally:
         driver.quit()
 
 
 class NotebookPage:
-    "One notebook, open in JupyterLab with nothing beside it."
+    "One notebook, open in JupyterLab: with nothing beside it, or at `place` \"lab\" with all that a reader has there."
 
-    def __init__(self, driver, address: str, path: str):
+    def __init__(self, driver, address: str, path: str, place: str = "doc"):
         self.driver = driver
-        driver.get(f"{address}/doc/tree/{path}?reset")
-        wait_for(lambda: driver.execute_script("return document.querySelectorAll('.jp-Notebook .jp-Cell').length"),
-                 f"{path} in JupyterLab")
+        driver.get(f"{address}/{place}/tree/{path}?reset")
+        wait_for(lambda: driver.execute_script("return 'jupyterapp' in window"), "JupyterLab")
+        self.wait_until_drawn()
 
     def state(self) -> dict:
         return self.driver.execute_script(NOTEBOOK_STATE)
+
+    def wait_until_drawn(self) -> None:
+        wait_for(lambda: self.state()["drawn"], "the last cell and picture in the page")
 
     def wait_until_idle(self) -> None:
         "Until the status bar says so: the toolbar says idle before there is a kernel."
@@ -135,11 +139,15 @@ class NotebookPage:
         def done():
             state = self.state()
             failed = any(cell["errors"] for cell in state["cells"])
-            return (failed or all(cell["count"] for cell in state["cells"] if cell["source"].strip())) and state
+            return failed or all(cell["count"] for cell in state["cells"] if cell["source"].strip())
         wait_for(done, "the end of the last cell")
         self.wait_until_idle()
-        wait_for(lambda: self.driver.execute_script(ALL_LOADED), "the pictures")
+        self.wait_until_drawn()
         return self.state()
+
+    def save(self) -> None:
+        "Returns when JupyterLab has written the file."
+        self.driver.execute_script("return jupyterapp.commands.execute('docmanager:save')")
 
     def click(self, xpath: str) -> None:
         from selenium.webdriver.common.by import By
@@ -157,23 +165,13 @@ class NotebookPage:
 
     def shut_down_kernel(self) -> None:
         "So that the next notebook has the memory and the cores to itself."
-        self.driver.execute_async_script(
-            "const done = arguments[0]; const base = location.pathname.split('/doc')[0];"
-            "const xsrf = document.cookie.split('; ').find(it => it.startsWith('_xsrf='))?.slice(6) ?? '';"
-            "fetch(base + '/api/sessions').then(it => it.json()).then(all => Promise.all(all.map(session =>"
-            " fetch(base + '/api/sessions/' + session.id, {method: 'DELETE', headers: {'X-XSRFToken': xsrf}}))))"
-            ".then(() => done())")
+        self.driver.execute_script("return jupyterapp.serviceManager.sessions.shutdownAll()")
 
     def screenshots(self, folder: Path, name: str) -> list[Path]:
         "The whole notebook from top to bottom, one picture a screenful: NAME-01.png, NAME-02.png, ..."
         panel = "document.querySelector('.jp-WindowedPanel-outer')"
         self.driver.execute_script(f"document.activeElement.blur(); {panel}.scrollTop = 0")
-        seen = [0]
-
-        def settled():
-            seen.append(self.driver.execute_script(f"return {panel}.scrollHeight"))
-            return len(seen) > 10 and len(set(seen[-10:])) == 1  # two seconds without another cell or picture
-        wait_for(settled, "the end of the notebook's drawing")
+        self.wait_until_drawn()
         height, whole = self.driver.execute_script(f"return [{panel}.clientHeight, {panel}.scrollHeight]")
         paths = []
         for number in range(-(-whole // height)):

@@ -30,7 +30,9 @@ def main() -> None:
     for theme in options.theme:
         with tempfile.TemporaryDirectory() as private:
             shutil.copytree(NBS, Path(private) / "nbs")
-            with jupyterlab(Path(private), Path(private), f"JupyterLab {theme.title()}") as address:
+            settings = {"apputils-extension/themes": {"theme": f"JupyterLab {theme.title()}"},
+                        "notebook-extension/tracker": {"windowingMode": "none", "scrollPastEnd": False}}
+            with jupyterlab(Path(private), Path(private), **settings) as address:
                 for width in options.width:
                     with chromium(width, options.height) as driver:
                         for notebook in options.notebooks:
