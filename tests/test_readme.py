@@ -7,82 +7,74 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.waiting import wait_for
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent
-HAS_WEIGHTS = {path.stem for path in (ROOT / "srgan_nb").glob("weights/*.safetensors")} >= {"srresnet", "srgan"}
-
-
-def commands() -> list[str]:
-    "The lines of all shell blocks, in order."
-    return [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line]
-
-
-ELSEWHERE = {  # command -> the test that runs it
-    "make demo": "tests/test_demo.py::test_stopped_and_run_again",
-    "make test": "the run that you are looking at",
-    "make lab": "tests/test_readme.py::test_make_lab_serves_the_start_page",
-    **{command: "tests/test_readme.py::test_without_make" for command in commands() if ".venv" in command},
+BLOCKS = [block.splitlines() for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)]
+WITHOUT_MAKE, = (block for block in BLOCKS if ".venv" in block[0])
+BY_MAKE = {  # command -> what make starts, and the test that runs it
+    "make demo": ("python -m srgan_nb.demo --out demo", "tests/test_demo.py::test_stopped_and_run_again"),
+    "make test": ('python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal -m "not browser"', "this run"),
+    "make lab": ("jupyter lab", "tests/test_readme.py::test_make_lab_serves_the_start_page"),
 }
 SMALL = "--discriminator-channels 4 --discriminator-dense 8 --batch-size 2 --patch-size 32 --held-out 1"
 SHORTENED = {  # how a command begins -> what makes it short
     "srgan_train srresnet --data": f"--steps 2 {SMALL}",
-    "srgan_train srgan --init": f"--steps 1 --content MSE {SMALL}",
+    "srgan_train srgan --init": f"--steps 1 --content MSE --adversarial-weight 0.001 {SMALL}",
     "srgan_train srgan --resume": "--steps 2",
     "srgan_evaluate": "--limit 1",
 }
 
 
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
     "A folder as the README takes it for granted: photo.jpg, a folder of photos and one of holiday pictures."
     from srgan_nb.images import demo_photo, open_image, to_rgb
-    desk = tmp_path_factory.mktemp("desk")
     for folder, names in {"photos": ("coffee", "chelsea", "rocket"), "holiday": ("chelsea",)}.items():
-        (desk / folder).mkdir()
+        (tmp_path / folder).mkdir()
         for name in names:
-            to_rgb(open_image(demo_photo(name))).crop((100, 50, 228, 146)).save(desk / folder / f"{name}.png")
-    to_rgb(open_image(demo_photo("astronaut"))).crop((150, 20, 214, 84)).save(desk / "photo.jpg")
-    return desk
+            to_rgb(open_image(demo_photo(name))).crop((100, 50, 228, 146)).save(tmp_path / folder / f"{name}.png")
+    to_rgb(open_image(demo_photo("astronaut"))).crop((150, 20, 214, 84)).save(tmp_path / "photo.jpg")
+    return tmp_path
 
 
-def run(command: str, desk: Path) -> subprocess.CompletedProcess:
+def run(command: str, folder: Path, **more: str) -> subprocess.CompletedProcess:
     nowhere = "http://127.0.0.1:9"  # what is not on this machine can't be reached
-    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "SRGAN_NB_DATA": str(desk / "data"),
-                   "http_proxy": nowhere, "https_proxy": nowhere, "no_proxy": ""}
-    return subprocess.run(command, shell=True, cwd=desk, env=environment, text=True, capture_output=True, timeout=300)
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "http_proxy": nowhere,
+                   "https_proxy": nowhere, **more}
+    return subprocess.run(command, shell=True, cwd=folder, env=environment, text=True, capture_output=True)
 
 
-@pytest.mark.parametrize("number", range(len(commands())), ids=lambda number: commands()[number])
-def test_command(number: int, desk: Path, request: pytest.FixtureRequest) -> None:
-    command = commands()[number]
-    if command in ELSEWHERE:
-        return
-    if re.search(r"srgan_(upscale|evaluate)", command) and "runs/" not in command and not HAS_WEIGHTS:
-        pytest.skip("no weights are shipped yet")
-    if command.startswith("srgan_download"):  # test_downloads.py has the downloads; here, the lines that say why not
-        done = run(command, desk)
-        assert done.returncode == 1 and len(done.stderr.strip().splitlines()) < 40 and "Traceback" not in done.stderr
-        return
-    if command.startswith("srgan_evaluate"):
-        shared = request.getfixturevalue("shared")
-        shutil.copytree(shared / "data/benchmarks", desk / "data", dirs_exist_ok=True)
-    extra = next((extra for start, extra in SHORTENED.items() if command.startswith(start)), "")
-    done = run(f"{command} {extra}", desk)
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block is not WITHOUT_MAKE], ids=lambda block: block[0])
+def test_commands(block: list[str], desk: Path, request: pytest.FixtureRequest) -> None:
+    for command in block:
+        if command.startswith("make "):
+            started, _ = BY_MAKE[command]
+            done = run(f"{command} --dry-run --old-file={sys.prefix}/installed VENV={sys.prefix}", ROOT)
+            assert started in " ".join(done.stdout.split())
+        elif command.startswith("srgan_download"):  # test_downloads.py has the downloads; here, the lines that say why not
+            done = run(command, desk, SRGAN_NB_DATA=str(desk / "data"))
+            assert done.returncode == 1 and len(done.stderr.splitlines()) < 40 and "Traceback" not in done.stderr
+            continue
+        else:
+            if command.startswith("srgan_evaluate"):
+                request.getfixturevalue("shared")
+            done = run(f"{command} {next((SHORTENED[start] for start in SHORTENED if command.startswith(start)), '')}", desk)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(not HAS_WEIGHTS, reason="no weights are shipped yet")
+@pytest.mark.slow
 def test_python(desk: Path) -> None:
     for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
-        done = subprocess.run([sys.executable, "-c", block], cwd=desk, text=True, capture_output=True, timeout=300)
+        done = subprocess.run([sys.executable, "-c", block], cwd=desk, text=True, capture_output=True)
         assert done.returncode == 0, done.stderr
 
 
@@ -90,12 +82,13 @@ def answers(log: Path) -> bool:
     "Whether the address that JupyterLab wrote into its log, once it has, leads to JupyterLab."
     found = re.search(r"http://127\S+/lab\S*", log.read_text())
     try:
-        with urllib.request.urlopen(found[0], timeout=60) as page:
+        with urllib.request.urlopen(found[0]) as page:
             return page.status == 200 and b"JupyterLab" in page.read()
     except (TypeError, OSError):  # nothing in the log yet, or the server does not listen yet
         return False
 
 
+@pytest.mark.slow
 def test_make_lab_serves_the_start_page(tmp_path: Path) -> None:
     "`make lab` as it is, with a browser that does nothing; its address answers."
     private = {name: str(tmp_path / name) for name in
@@ -105,16 +98,15 @@ def test_make_lab_serves_the_start_page(tmp_path: Path) -> None:
     with open(tmp_path / "log", "w") as log:
         lab = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        end = time.monotonic() + 120
-        while not answers(tmp_path / "log"):
-            assert lab.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()
-            time.sleep(0.5)
+        wait_for(lambda: answers(tmp_path / "log") or lab.poll() is not None, "JupyterLab's start page")
+        assert lab.poll() is None, (tmp_path / "log").read_text()
     finally:
         if lab.poll() is None:
             os.killpg(lab.pid, signal.SIGTERM)
-            lab.wait(30)
+            lab.wait()
 
 
+@pytest.mark.slow
 def test_without_make(tmp_path: Path) -> None:
     "In a copy of the project, without a network: packages that are here stand in for those that pip would fetch."
     for name in ("settings.ini", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
@@ -128,7 +120,7 @@ def test_without_make(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    venv, install, demo, lab, test = [command for command in commands() if ".venv" in command]
+    venv, install, demo, lab, test = WITHOUT_MAKE
     said(venv)
     folder = Path(said('.venv/bin/python -c "import sysconfig; print(sysconfig.get_path(\'purelib\'))"').strip())
     shutil.rmtree(folder / "setuptools", ignore_errors=True)  # the old one that Python 3.11 brings
