@@ -59,6 +59,7 @@ def test_modules_are_what_the_notebooks_export(tmp_path: Path) -> None:
     assert not different, "run nbdev_export; and edit notebooks, not the modules they export"
 
 
+@pytest.mark.slow
 def test_nbdev_does_not_overwrite_the_readme(tmp_path: Path) -> None:
     "A stand-in for quarto writes what it is told to, as the real one does, where the notebook is there."
     for name in ("settings.ini", "pyproject.toml", "README.md"):

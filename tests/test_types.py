@@ -6,6 +6,8 @@ import sys
 from inspect import signature
 from pathlib import Path
 
+import pytest
+
 import srgan_nb
 from srgan_nb.upscaling import Upscaler
 from tests.conftest import ROOT
@@ -48,6 +50,7 @@ srgan_nb.Trainer.resume("runs/srgan").train()
 """
 
 
+@pytest.mark.slow
 def test_mypy(tmp_path: Path) -> None:
     "The package, the examples of its docstring and the README, RIGHT: clean. WRONG: an error in every line."
     readme = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
