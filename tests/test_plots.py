@@ -70,6 +70,7 @@ def test_live_curves_outside_a_notebook_do_nothing():
 
 def test_live_curves_close_their_figures(monkeypatch):
     displayed = []
+    plt.switch_backend("agg")  # matplotlib asks for the shell when it chooses its backend: not for this made-up one
     monkeypatch.setattr("IPython.get_ipython", lambda: object())
     monkeypatch.setattr("IPython.display.display", lambda figure, display_id: displayed.append(figure))
     LiveCurves().update({"a": ([1, 2], [3, 4])})
