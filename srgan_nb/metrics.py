@@ -182,7 +182,7 @@ def lpips_network(net: str) -> torch.nn.Module:
         raise UserError("LPIPS is computed by torchmetrics, which is not installed: pip install torchmetrics") from None
     url = get_model_weights(LPIPS_WEIGHTS[net]).DEFAULT.url
     try:
-        return LearnedPerceptualImagePatchSimilarity(net_type=net).net  # type: ignore[arg-type]  # checked above
+        return LearnedPerceptualImagePatchSimilarity(net_type=net).net
     except (OSError, RuntimeError) as error:
         raise UserError(f"LPIPS ({net}) needs {url}, which could not be downloaded ({error}): "
                         f"put that file into {torch.hub.get_dir()}/checkpoints") from None
