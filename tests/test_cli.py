@@ -12,6 +12,7 @@ from PIL import Image
 
 from srgan_nb import cli
 from srgan_nb.checkpoints import SHIPPED
+from srgan_nb.demo import demo
 from srgan_nb.images import demo_photo
 
 
@@ -91,7 +92,9 @@ def test_the_help_of_training_names_a_value_only_where_there_is_one(capsys):
 
 
 def test_wrong_usage_ends_with_two():
-    for command, arguments in ((cli.evaluate, []), (cli.upscale, ["one"]), (cli.download, ["Set6"])):
+    wrong = [(cli.evaluate, []), (cli.upscale, ["one"]), (cli.download, ["Set6"])]
+    commands = (cli.train, cli.evaluate, cli.upscale, cli.download, demo)
+    for command, arguments in wrong + [(command, ["--no-such-flag"]) for command in commands]:
         with pytest.raises(SystemExit) as end:
             command(arguments)
         assert end.value.code == 2

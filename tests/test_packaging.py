@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
 SOURCES = ("nbs", "srgan_nb", "tests", "settings.ini", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
 BUILT_FROM = {"settings.ini", "setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "PKG-INFO", "setup.cfg"}
 COMMANDS = ("srgan_train", "srgan_evaluate", "srgan_upscale", "srgan_download", "srgan_demo")
@@ -107,12 +108,9 @@ def test_shipped_weights_enlarge_a_picture_there(installed: Path, tmp_path: Path
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_installed_and_explain_themselves(command: str, installed: Path, tmp_path: Path) -> None:
     assert f"{command}=" in settings()["console_scripts"]
-    environment = {**os.environ, "PYTHONPATH": str(installed)}
-    for arguments, status in ((["--help"], 0), (["--no-such-flag"], 2)):
-        done = subprocess.run([installed / "bin" / command, *arguments], cwd=tmp_path, env=environment, text=True,
-                              capture_output=True)
-        assert done.returncode == status and command in done.stdout + done.stderr, done.stderr
-        assert "Traceback" not in done.stderr
+    done = subprocess.run([installed / "bin" / command, "--help"], cwd=tmp_path, text=True, capture_output=True,
+                          env={**os.environ, "PYTHONPATH": str(installed)})
+    assert done.returncode == 0 and command in done.stdout and not done.stderr, done.stderr
 
 
 def test_without_the_photographs_the_demo_says_so_before_any_work(installed: Path, tmp_path: Path) -> None:
@@ -127,22 +125,22 @@ def test_without_the_photographs_the_demo_says_so_before_any_work(installed: Pat
 
 
 IMPORT = """
-import json, sys, time
+import json, sys
 import torch, torchvision
-before, start = set(sys.modules), time.process_time()
+loaded = [set(sys.modules)]
 import srgan_nb
-names = [getattr(srgan_nb, name) for name in (srgan_nb.__all__ if everything else [])]
-print(json.dumps([time.process_time() - start, sorted({name.split(".")[0] for name in set(sys.modules) - before})]))
+loaded.append(set(sys.modules))
+names = [getattr(srgan_nb, name) for name in srgan_nb.__all__]
+loaded.append(set(sys.modules))
+print(json.dumps([sorted({name.split(".")[0] for name in more - loaded[0]}) for more in loaded]))
 """
 
 
-@pytest.mark.parametrize("everything", [False, True], ids=["import", "every name"])
-def test_import_is_light(everything: bool, tmp_path: Path) -> None:
-    "Under 0.3 s beyond torch and torchvision, with no tool for notebooks, plots or tests; so too with every name used."
-    runs = [json.loads(python(f"everything = {everything}" + IMPORT, tmp_path)) for _ in range(3)]
-    seconds, packages = min(run[0] for run in runs), set(runs[0][1])
-    assert not packages & NOT_FOR_USERS
-    assert seconds < 0.3
+def test_import_is_light(tmp_path: Path) -> None:
+    "Itself alone beyond torch and torchvision; and no tool for notebooks, plots or tests, whatever name is used."
+    _, imported, used = json.loads(python(IMPORT, tmp_path))
+    assert imported == ["srgan_nb"]
+    assert not set(used) & NOT_FOR_USERS
 
 
 def test_missing_name_is_an_attribute_error() -> None:
