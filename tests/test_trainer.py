@@ -54,9 +54,13 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("stage", ["srresnet", "srgan"])
-def test_an_interrupted_run_ends_like_an_undisturbed_one(stage, photos, trained, tmp_path):
-    whole, broken = (run_settings(stage, photos, trained, tmp_path / name, ema=0.9) for name in ("whole", "broken"))
+TEXTURES = dict(discriminator_kind="patch", discriminator_learning_rate=1e-4, discriminator_beta1=0.5)
+
+
+@pytest.mark.parametrize("stage, options", [("srresnet", {}), ("srgan", {}), ("srgan", TEXTURES)])
+def test_an_interrupted_run_ends_like_an_undisturbed_one(stage, options, photos, trained, tmp_path):
+    whole, broken = (run_settings(stage, photos, trained, tmp_path / name, ema=0.9, **options)
+                     for name in ("whole", "broken"))
     Trainer(whole, quiet=True).fit()
     stopped_at(2, Trainer, broken)
     stopped_at(4, Trainer.resume, broken.out)
