@@ -236,7 +236,7 @@ def test_batches_on_cuda(make_pack, degrade):
 
 
 def resident(kind: str) -> int:
-    with open("/proc/self/status") as file:
+    with open("/proc/self/status", encoding="utf-8") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(kind))
 
 

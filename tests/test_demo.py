@@ -28,7 +28,7 @@ def run_demo(steps: int, folder: Path, *more: str) -> str:
 
 def stopped_demo(folder: Path) -> tuple[int, str]:
     "Starts a long demo, presses Ctrl-C when it is under way; the exit status and what it wrote on stderr."
-    with open(folder / "stderr", "w") as log:
+    with open(folder / "stderr", "w", encoding="utf-8") as log:
         demo = subprocess.Popen([*DEMO, "100000"], cwd=folder, env=WITHOUT_WEIGHTS, stdout=subprocess.DEVNULL, stderr=log)
     try:
         wait_for(lambda: (folder / "demo/srresnet/log.csv").exists() or demo.poll() is not None, "the first logged row")

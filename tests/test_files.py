@@ -160,9 +160,9 @@ def add_ones(number: Path, times: int) -> None:
     "Reads a number from a file and writes the next one, under a lock."
     for _ in range(times):
         with locked(number.with_suffix(".lock")):
-            value = int(number.read_text())
+            value = int(number.read_text(encoding="utf-8"))
             time.sleep(0.001)  # long enough for another one to read the same, if the lock let it
-            number.write_text(str(value + 1))
+            number.write_text(str(value + 1), encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ def nbdev_test_into(log: Path, path: Path, private: Path) -> None:
     "nbdev_test over one notebook, in `private`, where it also writes what it writes; all that it says goes into `log`."
     import matplotlib
     from nbdev.test import nbdev_test
-    with open(log, "w") as file:
+    with open(log, "w", encoding="utf-8") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     os.environ.update(TMPDIR=str(private), SRGAN_NB_DATA=str(private / "data"))

@@ -80,7 +80,7 @@ def test_python(desk: Path) -> None:
 
 def answers(log: Path) -> bool:
     "Whether the address that JupyterLab wrote into its log, once it has, leads to JupyterLab."
-    found = re.search(r"http://127\S+/lab\S*", log.read_text())
+    found = re.search(r"http://127\S+/lab\S*", log.read_text(encoding="utf-8"))
     try:
         with urllib.request.urlopen(found[0]) as page:
             return page.status == 200 and b"JupyterLab" in page.read()
@@ -95,7 +95,7 @@ def test_make_lab_serves_the_start_page(tmp_path: Path) -> None:
                ("JUPYTER_CONFIG_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "JUPYTER_RUNTIME_DIR")}
     environment = {**os.environ, **private, "BROWSER": "true"}
     command = ["make", f"VENV={sys.prefix}", f"--old-file={sys.prefix}/installed", "lab"]
-    with open(tmp_path / "log", "w") as log:
+    with open(tmp_path / "log", "w", encoding="utf-8") as log:
         lab = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         wait_for(lambda: answers(tmp_path / "log") or lab.poll() is not None, "JupyterLab's start page")

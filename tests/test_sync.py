@@ -53,8 +53,8 @@ def test_modules_are_what_the_notebooks_export(tmp_path: Path) -> None:
     for name in ("settings.ini", "pyproject.toml", "setup.py"):
         shutil.copy(ROOT / name, tmp_path)
     subprocess.run([BIN / "nbdev_export"], cwd=tmp_path, check=True)
-    exported = {path.name: path.read_text() for path in sorted((tmp_path / "srgan_nb").glob("*.py"))}
-    committed = {path.name: path.read_text() for path in sorted((ROOT / "srgan_nb").glob("*.py"))}
+    exported = {path.name: path.read_text(encoding="utf-8") for path in sorted((tmp_path / "srgan_nb").glob("*.py"))}
+    committed = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "srgan_nb").glob("*.py"))}
     different = sorted(name for name in exported | committed if exported.get(name) != committed.get(name))
     assert not different, "run nbdev_export; and edit notebooks, not the modules they export"
 
@@ -245,7 +245,7 @@ def test_no_cell_is_a_wall(path: Path) -> None:
 @each_notebook
 def test_notebook_names_its_kernel(path: Path) -> None:
     "Without it JupyterLab asks which kernel to use; with another name it does not find one."
-    assert json.loads(path.read_text())["metadata"]["kernelspec"]["name"] == "python3"
+    assert json.loads(path.read_text(encoding="utf-8"))["metadata"]["kernelspec"]["name"] == "python3"
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,7 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(stage, options, photos,
     Trainer.resume(broken.out, quiet=True).fit()
     assert_same(final_state(whole.out), final_state(broken.out))
     for table in ("log.csv", "validation.csv"):
-        assert Path(whole.out, table).read_text() == Path(broken.out, table).read_text()
+        assert Path(whole.out, table).read_text(encoding="utf-8") == Path(broken.out, table).read_text(encoding="utf-8")
 
 
 def start_or_resume(settings: Settings) -> None:
@@ -405,7 +405,7 @@ def test_a_failing_validation_loses_nothing(photos, trained, tmp_path):
     Trainer(whole, quiet=True).fit()
     in_the_way = Path(broken.out, "samples")
     with pytest.raises(OSError):  # a file where the folder of pictures should be
-        Trainer(broken, quiet=True, before_update=at(2, lambda loop: in_the_way.write_text(""))).fit()
+        Trainer(broken, quiet=True, before_update=at(2, lambda loop: in_the_way.write_text("", encoding="utf-8"))).fit()
     assert final_state(broken.out)["step"] == 4 and not RunFolder(broken.out).table("validation").exists()
     in_the_way.unlink()
     Trainer.resume(broken.out, quiet=True).fit()

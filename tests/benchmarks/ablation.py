@@ -93,7 +93,7 @@ def main() -> int:
     if unknown := set(options.only or ()) - set(variants):
         parser.error(f"no such variant: {', '.join(sorted(unknown))}; choose from {', '.join(variants)}")
     table = package_file(f"experiments/{options.question}.csv")
-    known = {row["variant"] for row in csv.DictReader(open(table))} if table.exists() else set()
+    known = {row["variant"] for row in csv.DictReader(open(table, encoding="utf-8"))} if table.exists() else set()
     if "start: SRResNet" not in known:
         append_row(table, {"variant": "start: SRResNet", "steps": 0, **scored(options.run)})
     folders = {name: options.out / name.replace(" ", "-") for name in variants}

@@ -141,7 +141,7 @@ def all_cores(pack: Pack, processes: int) -> None:
 
 
 def resident() -> float:
-    with open("/proc/self/status") as file:
+    with open("/proc/self/status", encoding="utf-8") as file:
         return int(next(line for line in file if line.startswith("VmRSS")).split()[1]) / 1024
 
 

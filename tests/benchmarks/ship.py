@@ -68,7 +68,7 @@ def write_joined_table(table: str, earlier: list[str], last: Path, path: Path) -
         parts = [row.split(",", 1) for row in rows if int(row.split(",")[0]) <= int(step)]
         lines += [f"{done + int(number)},{rest}" for number, rest in parts]
         done += int(parts[-1][0])
-    path.write_text("\n".join([heading, *lines]) + "\n")
+    path.write_text("\n".join([heading, *lines]) + "\n", encoding="utf-8")
 
 
 def main() -> int:

@@ -68,7 +68,7 @@ def jupyterlab(folder: Path, private: Path, **settings: dict) -> Iterator[str]:
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip", "127.0.0.1",
                "--port", str(port), "--ServerApp.port_retries=0", "--IdentityProvider.token=",
                f"--ServerApp.root_dir={folder}", "--LabApp.expose_app_in_browser=True"]
-    with open(private / "jupyterlab.log", "w") as log:
+    with open(private / "jupyterlab.log", "w", encoding="utf-8") as log:
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
     try:
         address = f"http://127.0.0.1:{port}"
