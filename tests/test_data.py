@@ -219,8 +219,9 @@ def test_an_error_in_the_background_reaches_the_reader(make_pack):
 
 
 def test_a_reader_that_leaves_early_leaves_no_thread(make_pack):
+    sampler = PatchSampler(make_pack([(64, 64)]), 32, 4)  # packing starts tqdm's watching thread, which stays for good
     before = set(threading.enumerate())
-    for _ in PatchSampler(make_pack([(64, 64)]), 32, 4).batches(0, 10**9):
+    for _ in sampler.batches(0, 10**9):
         break
     wait_for(lambda: set(threading.enumerate()) <= before, "the end of the threads that the reader had")
 
