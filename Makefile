@@ -30,7 +30,7 @@ quick: $(VENV)/installed
 	@python -m pytest $(on_all_cores) -m "not browser and not slow"
 
 browser-test: $(VENV)/installed
-	@python -m pytest -m "browser and not slow"
+	@python -m pytest -p no:randomly -m "browser and not slow"
 
 export: $(VENV)/installed
 	@nbdev_export
