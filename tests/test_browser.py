@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from tests.support.browser import WHY_NOT, NotebookPage, chromium, jupyterlab
+from tests.support.browser import IS_DRAWN, WHY_NOT, NotebookPage, chromium, jupyterlab
 from tests.support.notebooks import NBS, NOTEBOOKS, clean_copies, git, judged_copies
 from tests.support.waiting import wait_for
 
@@ -162,7 +162,7 @@ def test_a_link_lands_at_its_section_at_the_first_click(address: str, driver) ->
             "const heading = document.querySelector('.jp-Notebook h2');"
             "return heading && heading.getBoundingClientRect().top"
             " - heading.closest('.jp-WindowedPanel-outer').getBoundingClientRect().top"))
-        return page.state()["drawn"] and seen[-5:] == 5 * seen[-1:] and seen[-1] is not None and 0 <= seen[-1] < 100
+        return page.says(IS_DRAWN) and seen[-5:] == 5 * seen[-1:] and seen[-1] is not None and 0 <= seen[-1] < 100
 
     wait_for(lies_at_the_top, "the section at the top")
     page.shut_down_kernel()

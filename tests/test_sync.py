@@ -90,25 +90,33 @@ def test_notebook_is_clean(path: Path, judged: Path, cleaned: Path, tmp_path: Pa
         assert judged.read_bytes() == again.read_bytes(), f"run nbdev_clean --fname nbs/{path.name}, then git add it"
 
 
+def small_notebook(text: str) -> dict:
+    "A notebook as nbdev_clean leaves it: a folded solution and its output."
+    printed = dict(name="stdout", output_type="stream", text=["4\n"])
+    solutions = dict(cell_type="markdown", id="a", metadata={"jp-MarkdownHeadingCollapsed": True}, source=[text])
+    solution = dict(cell_type="code", execution_count=None, id="b", metadata={}, outputs=[printed], source=["print(4)"])
+    kernel = dict(display_name="python3", language="python", name="python3")
+    return dict(cells=[solutions, solution], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)
+
+
 def as_jupyterlab_saves(notebook: dict) -> dict:
-    "A notebook after Run All, with a solution unfolded, saved by JupyterLab."
-    code = dict(execution_count=7, metadata={"trusted": True},
-                outputs=[dict(name="stderr", output_type="stream", text=["/home/reader/x.py: Warning\n" * 9])])
-    changed = [cell | (code if cell["cell_type"] == "code" else {"metadata": {}}) for cell in notebook["cells"]]
-    kernel = notebook["metadata"]["kernelspec"] | {"display_name": "Python 3 (ipykernel)"}
-    return notebook | dict(cells=changed, metadata=dict(kernelspec=kernel, language_info={"version": "3.13.1"}))
+    "That notebook unfolded, run by another Python and saved."
+    solutions, solution = notebook["cells"]
+    warned = dict(name="stderr", output_type="stream", text=["/home/reader/x.py: Warning\n" * 9])
+    run = solution | dict(execution_count=7, outputs=[warned], metadata={"scrolled": True})
+    return notebook | dict(cells=[solutions | dict(metadata={}), run],
+                           metadata=notebook["metadata"] | dict(language_info={"version": "3.13.1"}))
 
 
 def test_what_jupyterlab_saves_is_not_judged(tmp_path: Path) -> None:
-    committed = json.loads(git(ROOT, "show", ":nbs/25_results.ipynb") or NOTEBOOKS[0].read_bytes())
+    committed, edited = (small_notebook(text) for text in ("## Solutions", "## Solutions, better"))
     saved = as_jupyterlab_saves(committed)
-    edited = committed | dict(cells=committed["cells"][:-1])
 
     def judged(name: str, in_git: dict | None, now: dict) -> dict | None:
         "What is judged of a notebook of which git's index holds one version while another one lies in the folder."
         folder = tmp_path / name
         folder.mkdir()
-        path = folder / "25_results.ipynb"
+        path = folder / "small.ipynb"
         for notebook in filter(None, (in_git, now)):
             path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
             if notebook is in_git:

@@ -26,24 +26,32 @@ window.addEventListener('error', event => window.pageErrors.push(String(event.me
 window.addEventListener('unhandledrejection', event => window.pageErrors.push(String(event.reason)));
 """
 
+# Short questions to the page, asked again and again. Cells are put into it one after the other, pictures come later.
+WIDGETS = "const widgets = jupyterapp.shell.currentWidget?.content.widgets ?? [];"
+IS_DRAWN = WIDGETS + """
+return widgets.length > 0 && widgets.every(widget => widget.isAttached && !widget.isPlaceholder())
+    && [...document.querySelectorAll('.jp-Notebook img')].every(picture => picture.complete);
+"""
+IS_IDLE = "return document.querySelector('#jp-main-statusbar')?.innerText.includes('| Idle');"
+IS_DONE = WIDGETS + """  // every cell has run, or one of them has failed
+const cells = widgets.map(widget => widget.model).filter(model => model.type == 'code');
+return cells.every(cell => cell.executionCount || !cell.sharedModel.getSource().trim())
+    || document.querySelector('.jp-Notebook [data-mime-type="application/vnd.jupyter.error"]') != null;
+"""
+
 # What the notebook holds now: its code cells as Jupyter knows them, and the pictures that the page could not load.
-# Drawn: JupyterLab puts cells into the page one after the other, and pictures come after their cells.
-NOTEBOOK_STATE = """
-const widgets = jupyterapp.shell.currentWidget?.content.widgets ?? [];
-const pictures = [...document.querySelectorAll('.jp-Notebook img')];
+NOTEBOOK_STATE = WIDGETS + """
 const text = source => [source].flat().join('');
 const cells = widgets.filter(widget => widget.model.type == 'code').map(widget => {
-    const {source, execution_count, outputs} = widget.model.toJSON();
-    return {source: text(source), count: execution_count, hidden: widget.isHidden,
+    const {source, outputs} = widget.model.toJSON();
+    return {source: text(source), hidden: widget.isHidden,
             stderr: outputs.filter(output => output.name == 'stderr').map(output => text(output.text)),
             errors: outputs.filter(output => output.output_type == 'error')
                 .map(output => `${output.ename}: ${output.evalue}`)};
 });
-return {cells, status: document.querySelector('#jp-main-statusbar')?.innerText ?? '',
-        drawn: widgets.length > 0 && widgets.every(widget => widget.isAttached && !widget.isPlaceholder())
-            && pictures.every(picture => picture.complete),
-        broken: pictures.filter(picture => picture.complete && !picture.naturalWidth)
-            .map(picture => picture.src.slice(0, 100))};
+const broken = [...document.querySelectorAll('.jp-Notebook img')].filter(picture => !picture.naturalWidth)
+    .map(picture => picture.src.slice(0, 100));
+return {cells, broken};
 """
 
 
@@ -120,27 +128,25 @@ class NotebookPage:
         wait_for(lambda: driver.execute_script("return 'jupyterapp' in window"), "JupyterLab")
         self.wait_until_drawn()
 
-    def state(self) -> dict:
-        return self.driver.execute_script(NOTEBOOK_STATE)
+    def says(self, question: str) -> bool:
+        return self.driver.execute_script(question)
 
     def wait_until_drawn(self) -> None:
-        wait_for(lambda: self.state()["drawn"], "the last cell and picture in the page")
+        wait_for(lambda: self.says(IS_DRAWN), "the last cell and picture in the page")
 
     def wait_until_idle(self) -> None:
         "Until the status bar says so: the toolbar says idle before there is a kernel."
-        wait_for(lambda: "| Idle" in self.state()["status"], "an idle kernel")
+        wait_for(lambda: self.says(IS_IDLE), "an idle kernel")
+
+    def state(self) -> dict:
+        return self.driver.execute_script(NOTEBOOK_STATE)
 
     def run_all(self) -> dict:
         "Run > Run All Cells with the mouse; returns the notebook's state when the last cell is done."
         self.wait_until_idle()
         self.click("//div[contains(@class,'lm-MenuBar-itemLabel')][text()='Run']")
         self.click("//li[@data-command='runmenu:run-all']")
-
-        def done():
-            state = self.state()
-            failed = any(cell["errors"] for cell in state["cells"])
-            return failed or all(cell["count"] for cell in state["cells"] if cell["source"].strip())
-        wait_for(done, "the end of the last cell")
+        wait_for(lambda: self.says(IS_DONE), "the end of the last cell")
         self.wait_until_idle()
         self.wait_until_drawn()
         return self.state()
