@@ -107,7 +107,7 @@ def run_and_save(page: NotebookPage) -> list[str]:
         page.save()
         return troubles_in(page, state)
     finally:
-        page.shut_down_kernel()
+        page.close()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -116,7 +116,7 @@ def test_reads(path: Path, address: str, driver) -> None:
     try:
         assert troubles_in(page, page.state()) == []
     finally:
-        page.shut_down_kernel()
+        page.close()
 
 
 def moves(path: Path) -> list[pytest.MarkDecorator]:
@@ -147,7 +147,7 @@ def test_a_dragged_slider_changes_its_cell(address: str, driver) -> None:
     assert page.driver.execute_script("return document.querySelectorAll('.jp-CodeCell .cm-lineWrapping').length") == 1
     page.run_all()
     assert drag_sliders(page) == 1
-    page.shut_down_kernel()
+    page.close()
 
 
 @pytest.mark.slow  # on a loaded machine the section was not seen to come to rest: not yet understood
@@ -165,7 +165,7 @@ def test_a_link_lands_at_its_section_at_the_first_click(address: str, driver) ->
         return page.says(IS_DRAWN) and seen[-5:] == 5 * seen[-1:] and seen[-1] is not None and 0 <= seen[-1] < 100
 
     wait_for(lies_at_the_top, "the section at the top")
-    page.shut_down_kernel()
+    page.close()
 
 
 @pytest.mark.parametrize(("plugin", "name", "value"), [

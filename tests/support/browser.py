@@ -26,11 +26,13 @@ window.addEventListener('error', event => window.pageErrors.push(String(event.me
 window.addEventListener('unhandledrejection', event => window.pageErrors.push(String(event.reason)));
 """
 
-# Short questions to the page, asked again and again. Cells are put into it one after the other, pictures come later.
+# Short questions to the page, asked again and again. Cells are put into it one after the other; pictures come later, and
+# so does the folding of what a closed heading hides.
 WIDGETS = "const widgets = jupyterapp.shell.currentWidget?.content.widgets ?? [];"
 IS_DRAWN = WIDGETS + """
 return widgets.length > 0 && widgets.every(widget => widget.isAttached && !widget.isPlaceholder())
-    && [...document.querySelectorAll('.jp-Notebook img')].every(picture => picture.complete);
+    && [...document.querySelectorAll('.jp-Notebook img')].every(picture => picture.complete)
+    && widgets.every((widget, i) => !widget.model.getMetadata('jp-MarkdownHeadingCollapsed') || widgets[i + 1].isHidden);
 """
 IS_IDLE = "return document.querySelector('#jp-main-statusbar')?.innerText.includes('| Idle');"
 IS_DONE = WIDGETS + """  // every cell has run, or one of them has failed
@@ -101,18 +103,17 @@ def answers(address: str) -> bool:
 
 @contextmanager
 def chromium(width: int = 1280, height: int = 1000):
-    "A headless Chromium, driven by selenium, that notes the errors of every page."
+    "A headless Chromium, driven by selenium; its pages are `width` x `height` pixels."
     from selenium import webdriver
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu",
                      "--force-device-scale-factor=1", "--hide-scrollbars"):
         options.add_argument(argument)
+    metrics = dict(width=width, height=height, pixelRatio=1, mobile=False, touch=False)
+    options.add_experimental_option("mobileEmulation", {"deviceMetrics": metrics})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     try:
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
-                               dict(width=width, height=height, deviceScaleFactor=1, mobile=False))
-        driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": NOTE_ERRORS})
         driver.set_script_timeout(600)
         yield driver
     finally:
@@ -120,10 +121,15 @@ def chromium(width: int = 1280, height: int = 1000):
 
 
 class NotebookPage:
-    "One notebook, open in JupyterLab: with nothing beside it, or at `place` \"lab\" with all that a reader has there."
+    """One notebook, open in a tab of its own in JupyterLab; the page notes its errors.
+
+    There is nothing beside it, or at `place` "lab" all that a reader has there.
+    """
 
     def __init__(self, driver, address: str, path: str, place: str = "doc"):
         self.driver = driver
+        driver.switch_to.new_window("tab")
+        driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": NOTE_ERRORS})
         driver.get(f"{address}/{place}/tree/{path}?reset")
         wait_for(lambda: driver.execute_script("return 'jupyterapp' in window"), "JupyterLab")
         self.wait_until_drawn()
@@ -169,9 +175,11 @@ class NotebookPage:
     def page_errors(self) -> list[str]:
         return self.driver.execute_script("return window.pageErrors")
 
-    def shut_down_kernel(self) -> None:
-        "So that the next notebook has the memory and the cores to itself."
+    def close(self) -> None:
+        "Shuts down the kernels and closes the tab: the next notebook has the memory and the cores to itself."
         self.driver.execute_script("return jupyterapp.serviceManager.sessions.shutdownAll()")
+        self.driver.close()
+        self.driver.switch_to.window(self.driver.window_handles[0])
 
     def screenshots(self, folder: Path, name: str) -> list[Path]:
         "The whole notebook from top to bottom, one picture a screenful: NAME-01.png, NAME-02.png, ..."

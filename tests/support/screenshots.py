@@ -40,7 +40,7 @@ def main() -> None:
                             if options.run:
                                 page.run_all()
                             paths = page.screenshots(options.out, f"{notebook.stem}-{theme}-{width}")
-                            page.shut_down_kernel()
+                            page.close()
                             print(f"{notebook.name}, {theme}, {width} pixels wide: {len(paths)} pictures", flush=True)
 
 
