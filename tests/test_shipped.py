@@ -50,6 +50,7 @@ def test_the_readme_has_their_commits() -> None:
         assert cell.split(", ") == [*re.findall(r"\b[0-9a-f]{7}\b", passport["note"]), passport["commit"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_scores_come_out_again(name: str, shared: Path) -> None:
     found = evaluate("Set5", name, lpips_net="squeeze", progress=False).mean
