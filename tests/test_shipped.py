@@ -81,6 +81,7 @@ def thumbnails(paths: list[Path], size: int = 24) -> torch.Tensor:
     return small / small.norm(dim=(1, 2), keepdim=True)
 
 
+@pytest.mark.slow
 def test_no_training_photo_is_in_a_benchmark_or_a_demo_photo(shared: Path) -> None:
     "Under all flips and quarter turns. That one photo would be found in another size and turned is shown first."
     def turned(pictures: torch.Tensor) -> torch.Tensor:
