@@ -95,6 +95,7 @@ def test_without_the_fast_route_the_bytes_are_the_same(monkeypatch):
     assert torch.equal(downsample(pixels), with_fast[0]) and torch.equal(upsample_bicubic(pixels), with_fast[1])
 
 
+@pytest.mark.slow
 def test_plain_processors_give_the_same_bytes():
     """The kernels that torch takes where a processor has no AVX2."""
     code = """

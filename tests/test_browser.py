@@ -7,9 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbformat import v4
 
 from tests.support.browser import IS_DRAWN, WHY_NOT, NotebookPage, chromium, jupyterlab
 from tests.support.notebooks import NBS, NOTEBOOKS, clean_copies, git, judged_copies
@@ -39,7 +37,9 @@ TROUBLES = {
 TALL = "\n\n".join(["![](images/demo.jpg)", *(rf"$$\sum_{{i=1}}^{{{n}}} x_i$$" for n in range(1, 9))])
 
 
-def write_notebook(path: Path, *cells: nbformat.NotebookNode) -> None:
+def write_notebook(path: Path, *cells: dict) -> None:
+    import nbformat  # takes seconds: not where tests are collected
+    from nbformat import v4
     kernel = dict(kernelspec=dict(display_name="Python 3", language="python", name="python3"))
     nbformat.write(v4.new_notebook(cells=cells, metadata=kernel), path)
 
@@ -47,6 +47,7 @@ def write_notebook(path: Path, *cells: nbformat.NotebookNode) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "Copies of the notebooks in a git checkout: what the browser runs or saves never reaches the repository."
+    from nbformat import v4
     folder = tmp_path_factory.mktemp("browser") / "Fotos für später"
     shutil.copytree(NBS, folder / "nbs")
     assert git(folder, "init") and git(folder, "add", "nbs") is not None

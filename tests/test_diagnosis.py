@@ -61,6 +61,7 @@ def test_a_loss_that_is_no_number(photos, trained, tmp_path):
     assert "content" in finding.evidence and "step 1" in finding.evidence
 
 
+@pytest.mark.slow
 def test_a_discriminator_that_has_won(photos, trained, tmp_path):
     def mark(loop, lr, hr):
         loop.stage.generator.learning_rate = 1e-30  # a generator that stands still can't answer
@@ -75,6 +76,7 @@ def test_a_discriminator_that_learns_nothing(photos, trained, tmp_path):
     assert "D learns nothing" in broken_run(photos, trained, tmp_path / "run", discriminator_learning_rate=1e-30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight, name", [(1e3, "content term drowned"), (1e-9, "adversarial term drowned")])
 def test_one_term_drowns_the_other(weight, name, photos, trained, tmp_path):
     assert name in broken_run(photos, trained, tmp_path / "run", adversarial_weight=weight)

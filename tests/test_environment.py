@@ -67,6 +67,7 @@ def test_a_full_disk_is_named(clone: Path) -> None:
     assert not (clone / ".venv").exists()
 
 
+@pytest.mark.slow
 def test_a_missing_network_is_named(clone: Path) -> None:
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull}
     done = make(clone, "demo", PYTHON=sys.executable, **nowhere)

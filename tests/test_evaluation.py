@@ -235,6 +235,7 @@ def test_enlarge_dataset_hands_out_what_is_scored(dataset):
     assert again == result.rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name,expected,own_grey", [("Set5", 28.430, 28.430), ("Set14", 26.088, 25.993)])
 def test_bicubic_on_the_given_lrs(shared, name, expected, own_grey):
     result = evaluate(shared / "data/benchmarks" / name, "bicubic", progress=False)

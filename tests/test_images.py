@@ -263,6 +263,7 @@ def test_demo_photos_are_named_when_absent(monkeypatch):
         demo_photo("chelsea")
 
 
+@pytest.mark.slow
 def test_importing_the_ground_floor_is_light():
     code = ("import sys, srgan_nb.bicubic, srgan_nb.images, srgan_nb.plots; "
             "heavy = {'matplotlib', 'skimage', 'IPython', 'torchvision', 'fastcore', 'nbdev'} & set(sys.modules); "

@@ -295,6 +295,7 @@ def test_onnx_without_the_package_says_what_to_install(tmp_path: Path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_exported_program_needs_no_srgan_nb(tmp_path: Path) -> None:
     generator = stir(Generator(4, CHANNELS, 1, 3, bicubic_skip=True))
     export_program(generator, tmp_path / "g.pt2")
@@ -326,6 +327,7 @@ def test_a_compiled_generator_is_exported_as_the_one_inside(tmp_path: Path) -> N
     assert torch.equal(plain, compiled)
 
 
+@pytest.mark.slow
 def test_interchange_is_light() -> None:
     "Importing it pulls in neither onnx nor a runtime."
     code = "import sys, srgan_nb.interchange; assert not {'onnx', 'onnxruntime', 'ipywidgets'} & set(sys.modules)"

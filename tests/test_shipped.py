@@ -50,6 +50,7 @@ def test_the_readme_has_their_commits() -> None:
         assert cell.split(", ") == [*re.findall(r"\b[0-9a-f]{7}\b", passport["note"]), passport["commit"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_scores_come_out_again(name: str, shared: Path) -> None:
     found = evaluate("Set5", name, lpips_net="squeeze", progress=False).mean
@@ -80,6 +81,7 @@ def thumbnails(paths: list[Path], size: int = 24) -> torch.Tensor:
     return small / small.norm(dim=(1, 2), keepdim=True)
 
 
+@pytest.mark.slow
 def test_no_training_photo_is_in_a_benchmark_or_a_demo_photo(shared: Path) -> None:
     "Under all flips and quarter turns. That one photo would be found in another size and turned is shown first."
     def turned(pictures: torch.Tensor) -> torch.Tensor:

@@ -93,6 +93,7 @@ def test_killed_anywhere_it_goes_on_bit_for_bit(photos, trained, tmp_path):
     assert not list(Path(settings.out).rglob("*.part*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["srresnet", "srgan"])
 def test_the_same_command_writes_the_same_log(stage, photos, trained, tmp_path):
     logs = []
@@ -414,6 +415,7 @@ def test_a_failing_validation_loses_nothing(photos, trained, tmp_path):
         assert Path(whole.out, name).read_bytes() == Path(broken.out, name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the address space is limited by Linux's means")
 def test_a_photograph_too_large_for_the_whole_network_is_validated(tmp_path):
     "Row 3: in tiles, within a bound; the whole network would need 0.8 GB for this one at a single place."

@@ -350,6 +350,7 @@ def test_broken_or_impossible_is_refused_in_one_line(name: str, tmp_path: Path, 
     assert [path.name for path in tmp_path.iterdir()] in ([name], [])  # nothing was begun
 
 
+@pytest.mark.slow
 def test_no_head_takes_the_machine_s_memory(tmp_path: Path) -> None:
     "Files of a few bytes that claim 170 million pixels and more are refused before memory for them is touched."
     if sys.platform != "linux":
@@ -673,6 +674,7 @@ def test_bicubic_is_matlab_s_whatever_the_tiles() -> None:
         assert torch.equal(Upscaler("bicubic", max_memory=limit)(lr), upsample_bicubic(lr))
 
 
+@pytest.mark.slow
 def test_compiled_gives_the_same(monkeypatch: pytest.MonkeyPatch, upscaler: Upscaler) -> None:
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # traced, without a C++ compiler
     compiled = Upscaler(tiny(), device="cpu", compile=True)
@@ -700,6 +702,7 @@ def test_half_precision_on_cuda() -> None:
     assert (full - on_cpu).abs().max() < 1e-2 and (half - on_cpu).abs().max() < 1e-2
 
 
+@pytest.mark.slow
 def test_memory_limit_is_kept(tmp_path: Path) -> None:
     if sys.platform != "linux":
         pytest.skip("memory is read from /proc")
@@ -711,6 +714,7 @@ def test_memory_limit_is_kept(tmp_path: Path) -> None:
     assert 30 < peak < 150, output  # the picture and what it becomes take 11 MB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".tif", ".webp"])
 def test_many_frames_wait_on_the_disk(suffix: str, tmp_path: Path) -> None:
     if sys.platform != "linux":
