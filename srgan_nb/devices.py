@@ -117,7 +117,7 @@ def require_compiler(device: torch.device) -> None:
         torch.compile(lambda x: x * 2 + 1)(torch.zeros(8, device=device))
     except Exception as error:  # whatever the compilers of this world say
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"--compile does not work here ({reason[0]}): leave it out, or install a C++ compiler") from None
+        raise UserError(f"--compile does not work here ({reason[0]}): leave it out, or install a compiler") from None
 
 # %% ../nbs/26_scaling_up.ipynb #1be19fab
 def unwrapped(network: nn.Module, keep_compiled: bool = False) -> nn.Module:

@@ -110,7 +110,8 @@ class Reporter:
         """
         elapsed = time.perf_counter() - self.began
         self.write("log", row)
-        self.write("timing", {"step": row["step"], "seconds": seconds + elapsed, "patches_per_second": patches / elapsed,
+        self.write("timing", {"step": row["step"], "seconds": seconds + elapsed,
+                              "patches_per_second": patches / elapsed,
                               "waiting_for_data": (waited - self.waited) / elapsed})
         self.began, self.waited = time.perf_counter(), waited
         return seconds + elapsed

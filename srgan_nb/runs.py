@@ -46,7 +46,7 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """The rows of a CSV as numbers; none where there is no file. A row lacks what is empty in it, a torn one is left out.
+    """The rows of a CSV as numbers; none where there is no file. What is empty in a row it lacks, a torn one is left out.
 
     Raises `UserError` for a table that another program has saved in another form.
     """
@@ -100,7 +100,8 @@ class RunFolder:
 
     def locked(self) -> AbstractContextManager:
         "A block in which no other process trains here. Makes the folder; `UserError` where one does."
-        return locked(self.folder / ".lock", f"{self.folder} is being trained by another process: wait for it, or stop it")
+        busy = f"{self.folder} is being trained by another process: wait for it, or stop it"
+        return locked(self.folder / ".lock", busy)
 
     def save_settings(self, settings: Settings) -> None:
         "Writes settings.json."
@@ -260,12 +261,14 @@ class Checkpointer:
             raise UserError(f"the photos in {self.settings.data} are not those that {self.run.folder} was trained on: "
                             "restore them, or start a new run with --init")
         if saved["step"] > self.settings.steps:
-            raise UserError(f"{self.run.folder} is at step {saved['step']} already: --steps {self.settings.steps} is below")
+            raise UserError(f"{self.run.folder} is at step {saved['step']} already: --steps {self.settings.steps} is "
+                            "below that")
         try:
             stage.load_state_dict(saved)
             state.load_state_dict(saved, device)
         except KeyError as error:
-            raise UserError(f"{self.run.saved()[-1]} is no whole checkpoint, it lacks {error}: start a new run") from None
+            raise UserError(f"{self.run.folder}: the checkpoint lacks {error}, it is of another version: start a new run "
+                            "with --init") from None
         return problems
 
 # %% ../nbs/16_runs.ipynb #6313a4e1
@@ -277,5 +280,6 @@ def inherited(init: str) -> dict[str, Any]:
     taken = dict(read_passport(init)["settings"])
     if RunFolder(init).exists():
         earlier = RunFolder(init).settings()
-        taken |= {one.name: getattr(earlier, one.name) for one in fields(Settings) if "handed_on" in one.metadata["marks"]}
+        names = [one.name for one in fields(Settings) if "handed_on" in one.metadata["marks"]]
+        taken |= {name: getattr(earlier, name) for name in names}
     return taken

@@ -118,7 +118,7 @@ class LossSettings:
                                   least=0, since=1)
     adversarial_weight: float = setting(1e-3, "factor of the adversarial loss (equation 3)", least=0)
     relativistic: bool = setting(False, "judge HR against the mean of SR and SR against that of HR")
-    gradient_penalty: float = setting(0.0, "factor of the penalty on a steep discriminator (R1); 0: no penalty", least=0)
+    gradient_penalty: float = setting(0.0, "factor of the penalty on a steep discriminator (R1); 0: none", least=0)
 
 # %% ../nbs/15_recipes.ipynb #4bb303f6
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ class Learner:
     """A network that learns: itself, its optimiser, its learning rate, and a moving average of its weights or None.
 
     network: moved to `device`, its memory laid out by `layout`. optimizer: "adam" or "muon". ema: the average's decay,
-    0 for none. balanced: see `finish_update`. constant: the rate follows no schedule. `called` is the network as updates call
-    it: in a block of `wrapped` compiled, and sharing gradients.
+    0 for none. balanced: see `finish_update`. constant: the rate follows no schedule. `called` is the network as
+    updates call it: in a block of `wrapped` compiled, and sharing gradients.
     """
 
     def __init__(self, name: str, network: nn.Module, device: torch.device | str = "cpu", optimizer: str = "adam",
@@ -75,8 +75,10 @@ class Learner:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name, part in self.parts().items():
-            load = load_optimizer if part is self.optimizer else type(part).load_state_dict
-            load(part, state[name])
+            if part is self.optimizer:
+                load_optimizer(part, state[name])
+            else:
+                part.load_state_dict(state[name])
 
 # %% ../nbs/16a_stages.ipynb #f8422882
 @contextmanager
@@ -118,7 +120,8 @@ def layout_of(settings: Settings) -> torch.memory_format:
 def generator_learner(settings: Settings, generator: Generator, device: torch.device | str) -> Learner:
     "The generator of either stage, as the recipe wants it to learn."
     return Learner("generator", generator, device, settings.optimizer, settings.learning_rate,
-                   (settings.beta1, settings.beta2), settings.ema, settings.balanced_shuffle, layout=layout_of(settings))
+                   (settings.beta1, settings.beta2), settings.ema, settings.balanced_shuffle,
+                   layout=layout_of(settings))
 
 
 def content_of(settings: Settings) -> PixelLoss | VGGContentLoss:
@@ -204,7 +207,8 @@ class SRGANStage:
         self.precision.load_state_dict(state["scaler"])
 
 
-def stage_for(settings: Settings, device: torch.device | str = "cpu", restored: bool = False) -> SRResNetStage | SRGANStage:
+def stage_for(settings: Settings, device: torch.device | str = "cpu",
+              restored: bool = False) -> SRResNetStage | SRGANStage:
     """The stage that the settings name, from their seed; `restored`: its state comes from a checkpoint.
 
     The seed is set directly before the networks are built. Raises `UserError` as `first_generator`, and where the

@@ -184,7 +184,8 @@ class Trainer:
                  before_update: Callable | None = None, earlier: Settings | None = None):
         if settings.data is None or settings.out is None:
             raise UserError("--data and --out are needed: a folder of photographs, and one for the run")
-        self.settings, self.earlier, self.run, processes = settings, earlier, RunFolder(str(settings.out)), Processes.here()
+        self.settings, self.earlier, self.run = settings, earlier, RunFolder(str(settings.out))
+        processes = Processes.here()
         if earlier is None and processes.first:
             self.run.require_free()
         if settings.batch_size % processes.world:
