@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, source in enumerate(TROUBLES.values()):
         imports = v4.new_code_cell("from IPython.display import *")
         write_notebook(folder / f"nbs/trouble_{number}.ipynb", imports, v4.new_code_cell(source))
-    tall = [v4.new_markdown_cell(TALL) for _ in range(8)]
+    tall = [v4.new_markdown_cell(TALL) for _ in range(6)]
     there = v4.new_markdown_cell("## There", id="there")
     write_notebook(folder / "nbs/sections.ipynb", *tall[:4], there, *tall[4:])
     write_notebook(folder / "nbs/contents.ipynb", v4.new_markdown_cell("[There](sections.ipynb#cell-id=there)"))
@@ -151,7 +151,6 @@ def test_a_dragged_slider_changes_its_cell(address: str, driver) -> None:
     page.close()
 
 
-@pytest.mark.slow  # on a loaded machine the section was not seen to come to rest: not yet understood
 def test_a_link_lands_at_its_section_at_the_first_click(address: str, driver) -> None:
     "And the section stays there, while pictures and formulas above it are drawn."
     page = NotebookPage(driver, address, "nbs/contents.ipynb", place="lab")
