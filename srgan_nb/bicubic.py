@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .files import UserError
+from .errors import UserError
 
 # %% ../nbs/02_bicubic.ipynb #d816fc30
 def bicubic_kernel(x: Tensor, a: float = -0.5) -> Tensor:

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .devices import unwrapped
-from .files import UserError, package_file, write_atomically
+from .errors import UserError
+from .files import package_file, write_atomically
 from .generator import Generator
 
 # %% ../nbs/12_checkpoints.ipynb #6f4ea91a

@@ -12,7 +12,7 @@ from functools import wraps
 from io import TextIOWrapper
 from os.path import expanduser
 
-from srgan_nb.files import UserError
+from srgan_nb.errors import UserError
 
 __all__ = ["train", "evaluate", "upscale", "download"]
 
@@ -163,8 +163,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
 
     from pathlib import Path
 
-    from srgan_nb.benchmarks import find_dataset, find_pairs
-    from srgan_nb.evaluation import evaluate, find_model
+    from srgan_nb.evaluation import evaluate, find_dataset, find_model, find_pairs
     from srgan_nb.reports import check_report, save_comparisons, save_report, to_markdown
 
     if given.save:  # what can't be is told before work starts
@@ -204,7 +203,7 @@ def upscale(arguments: Sequence[str] | None = None) -> int:
 
     from pathlib import Path
 
-    from srgan_nb.folders import upscale_file, upscale_folder
+    from srgan_nb.upscale_files import upscale_file, upscale_folder
     from srgan_nb.upscaling import Upscaler
 
     whole_folder = Path(given.source).is_dir()

@@ -18,7 +18,8 @@ import torch
 from srgan_nb.bicubic import downsample, upsample_bicubic
 from srgan_nb.checkpoints import SHIPPED, load_generator
 from srgan_nb.cli import exits_cleanly
-from srgan_nb.files import UserError, counted, write_atomically
+from srgan_nb.errors import UserError, counted
+from srgan_nb.files import write_atomically
 from srgan_nb.images import demo_photo, read_image
 from srgan_nb.losses import find_vgg_weights
 from srgan_nb.metrics import psnr

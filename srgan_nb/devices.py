@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
-from .files import UserError
+from .errors import UserError
 
 # %% ../nbs/26_scaling_up.ipynb #dd002bdb
 def choose_device(name: str = "auto") -> torch.device:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 
-from .files import UserError
+from .errors import UserError
 from .runs import RunFolder, read_rows
 from .settings import Settings
 

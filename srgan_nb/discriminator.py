@@ -7,7 +7,7 @@ __all__ = ['Discriminator', 'PatchDiscriminator']
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .files import UserError
+from .errors import UserError
 from .images import to_signed
 
 # %% ../nbs/09_discriminator.ipynb #c4ea8d8b

@@ -2,17 +2,13 @@
 
 # %% auto #0
 __all__ = ['LARGEST_PICTURE', 'ETH', 'HUGGING_FACE', 'BOX', 'EDSR', 'TRAIN_SHA', 'VALID_SHA', 'BSDS_SHA', 'PHOTO_SETS',
-           'TOGETHER', 'data_folder', 'folder_atomically', 'Broken', 'refusal', 'transfer', 'checksum', 'fetch',
-           'members', 'unpack', 'pixel_digest', 'files_digest', 'Source', 'PhotoSet', 'install', 'source_of',
-           'first_good_source', 'download']
+           'TOGETHER', 'Broken', 'refusal', 'transfer', 'checksum', 'fetch', 'members', 'unpack', 'pixel_digest',
+           'files_digest', 'Source', 'PhotoSet', 'install', 'source_of', 'first_good_source', 'download']
 
 # %% ../nbs/03_downloads.ipynb #e2409c56
 import hashlib
 import http.client
 import json
-import os
-import shutil
-import sys
 import tarfile
 import time
 import urllib.error
@@ -20,7 +16,6 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -28,39 +23,9 @@ from typing import NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from .files import UserError, check_free_space, counted, flush_to_disk, locked, write_atomically
+from .errors import UserError, counted
+from .files import check_free_space, data_folder, flush_to_disk, folder_atomically, locked, write_atomically
 from .images import open_image, to_rgb
-
-# %% ../nbs/03_downloads.ipynb #0af4398e
-def data_folder() -> Path:
-    """Where downloads and packs live: `$SRGAN_NB_DATA`, or srgan_nb/ in the platform's cache folder.
-
-    Linux `~/.cache` (or `$XDG_CACHE_HOME`), macOS `~/Library/Caches`, Windows `%LOCALAPPDATA%`.
-    """
-    if os.environ.get("SRGAN_NB_DATA"):
-        return Path(os.environ["SRGAN_NB_DATA"]).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library/Caches/srgan_nb"
-    home = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
-    return Path(home or Path.home() / ".cache") / "srgan_nb"
-
-# %% ../nbs/03_downloads.ipynb #908a51f1
-@contextmanager
-def folder_atomically(target: Path) -> Iterator[Path]:
-    "Yields a new folder beside `target`; when the block ends well it becomes `target` at once, else it goes."
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in target.parent.glob(f".{target.name}.*.part"):
-        shutil.rmtree(left_over)  # a run was killed; call this inside `locked`, so that no other run is at work
-    folder = target.with_name(f".{target.name}.{os.getpid()}.part")
-    folder.mkdir()
-    try:
-        yield folder
-        for path in folder.iterdir():
-            flush_to_disk(path)
-        folder.rename(target)
-        flush_to_disk(target.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../nbs/03_downloads.ipynb #7ee25f3d
 class Broken(Exception):

@@ -1,4 +1,4 @@
-"""Files that are never half-written, and what is said when something fails. Plain Python, the ground floor."""
+"""Where files lie, and how they are written: never by halves, by one process at a time. Plain Python."""
 
 import os
 import secrets
@@ -10,16 +10,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["UserError", "package_file", "write_atomically", "check_place", "flush_to_disk", "check_free_space", "locked", "counted", "short_name", "is_run"]
+from srgan_nb.errors import UserError
 
-
-class UserError(ValueError):
-    """Something the user can mend: its text is one clear line that says what is wrong and what to do."""
+__all__ = ["package_file", "data_folder", "write_atomically", "folder_atomically", "check_place", "flush_to_disk",
+           "check_free_space", "locked", "short_name", "is_run"]
 
 
 def package_file(name: str) -> Path:
     """Where a file or folder that comes with the package lies: "weights", "curves/srgan-log.csv"."""
     return Path(__file__).parent / name
+
+
+def data_folder() -> Path:
+    """Where downloads and packs live: `$SRGAN_NB_DATA`, or srgan_nb/ in the platform's cache folder.
+
+    Linux `~/.cache` (or `$XDG_CACHE_HOME`), macOS `~/Library/Caches`, Windows `%LOCALAPPDATA%`.
+    """
+    if os.environ.get("SRGAN_NB_DATA"):
+        return Path(os.environ["SRGAN_NB_DATA"]).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Caches/srgan_nb"
+    home = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
+    return Path(home or Path.home() / ".cache") / "srgan_nb"
 
 
 @contextmanager
@@ -41,6 +53,27 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
         flush_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_atomically(target: Path) -> Iterator[Path]:
+    """Yields a new folder beside `target`, which it becomes when the block ends well; else it goes.
+
+    What killed runs left goes too: call it inside `locked`, so that no other run is at work.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in target.parent.glob(f".{target.name}.*.part"):
+        shutil.rmtree(left_over)
+    folder = target.with_name(f".{target.name}.{os.getpid()}.part")
+    folder.mkdir()
+    try:
+        yield folder
+        for path in folder.iterdir():
+            flush_to_disk(path)
+        folder.rename(target)
+        flush_to_disk(target.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_place(path: str | Path) -> None:
@@ -105,11 +138,6 @@ def _take_lock(file: BinaryIO) -> bool:
     except (BlockingIOError, PermissionError):  # how Linux and macOS, and Windows, say that it is taken
         return False
     return True
-
-
-def counted(count: int, thing: str) -> str:
-    """A number with its noun: "1 photo", "1,234 photos"."""
-    return f"{count:,} {thing}" + ("" if count == 1 else "s")
 
 
 def short_name(name: str, most: int = 100) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .files import UserError, write_atomically
+from .errors import UserError
+from .files import write_atomically
 
 # %% ../nbs/00_images.ipynb #d4890f0f
 DEMO_PHOTOS = {

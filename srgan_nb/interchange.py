@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .devices import unwrapped
-from .files import UserError, write_atomically
+from .errors import UserError
+from .files import write_atomically
 from .generator import Generator
 from .images import to_signed, to_unit
 from .tiles import FastGenerator, fold_batch_norm

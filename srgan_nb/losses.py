@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .files import UserError
+from .errors import UserError
 from .images import to_signed
 
 # %% ../nbs/10_content_loss.ipynb #6ccf97d9

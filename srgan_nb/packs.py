@@ -25,8 +25,16 @@ from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from .bicubic import crop_to_multiple, downsample
-from .downloads import data_folder, folder_atomically
-from .files import UserError, check_free_space, counted, is_run, locked, short_name, write_atomically
+from .errors import UserError, counted
+from srgan_nb.files import (
+    check_free_space,
+    data_folder,
+    folder_atomically,
+    is_run,
+    locked,
+    short_name,
+    write_atomically,
+)
 from .images import open_image, to_rgb
 
 # %% ../nbs/04_packs.ipynb #ddcdb343

@@ -30,7 +30,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from srgan_nb.files import UserError, write_atomically
+from srgan_nb.errors import UserError
+from srgan_nb.files import write_atomically
 
 __all__ = ["MODES", "Kind", "Picture", "picture_of", "image_of", "enlarge_picture", "fill_hidden", "PictureFile",
            "check_writable", "write_pictures"]

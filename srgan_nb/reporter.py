@@ -16,11 +16,11 @@ import torch
 from tqdm import tqdm
 
 from .bicubic import upsample_bicubic
-from .data import Pack
-from .files import UserError
+from .errors import UserError
 from .generator import Generator
 from .images import save_image, to_tensor
 from .metrics import lpips, lpips_network, psnr
+from .packs import Pack
 from .plots import LiveCurves
 from .runs import RunFolder, append_row, read_rows
 from .settings import Settings

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .bicubic import upsample_bicubic
+from .errors import UserError, counted
 from .evaluation import Evaluation
-from .files import UserError, check_place, counted, short_name, write_atomically
+from .files import check_place, short_name, write_atomically
 from .images import save_image, to_pil, to_rgb
 from .metrics import psnr
 

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from .checkpoints import load_state, read_passport, save_generator, save_state
 from .devices import Processes
-from .files import UserError, locked, write_atomically
+from .errors import UserError
+from .files import locked, write_atomically
 from .settings import Settings, as_saved, from_saved
 
 # %% ../nbs/16_runs.ipynb #dd2a0c8c

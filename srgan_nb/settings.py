@@ -13,7 +13,7 @@ from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from .files import UserError
+from .errors import UserError
 from .generator import GENERATOR_PRESETS
 
 # %% ../nbs/15_recipes.ipynb #a59dd9b8

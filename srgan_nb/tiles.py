@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .files import UserError
+from .errors import UserError
 from .generator import Generator
 
 # %% ../nbs/18_tiles.ipynb #235e6131

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .data import Batches, Pack, PatchSampler, as_float, pack_photos
 from .devices import Processes, choose_device, least_hours, require_compiler, speed_up
-from .files import UserError, counted
+from .errors import UserError, counted
 from .generator import Generator
+from .packs import Pack, pack_photos
+from .patches import Batches, PatchSampler, as_float
 from .reporter import Reporter, Validator
 from .runs import Checkpointer, RunFolder, RunState
 from .settings import Settings, check_names, check_resumable

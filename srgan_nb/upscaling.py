@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from .bicubic import bicubic_resize
 from .checkpoints import check_name, load_generator
 from .devices import choose_device, unwrapped
-from .files import UserError
+from .errors import UserError
 from .generator import Generator
 from .pictures import MODES, Kind, Picture, PictureFile, enlarge_picture, image_of, picture_of
 from .tiles import PEAKS, FastGenerator, TwoStages, enlarge_in_tiles

@@ -13,7 +13,7 @@ import torch
 
 from srgan_nb import bicubic
 from srgan_nb.bicubic import bicubic_resize, crop_to_multiple, downsample, upsample_bicubic
-from srgan_nb.files import UserError
+from srgan_nb.errors import UserError
 from srgan_nb.images import luma, open_image, to_rgb
 
 COUNTS = {"Set5": 5, "Set14": 14, "BSD100": 100}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from srgan_nb.checkpoints import GENERATOR_FORMAT, SHIPPED, generator_file, load_generator, save_generator, save_tensors
-from srgan_nb.files import UserError
+from srgan_nb.errors import UserError
 from srgan_nb.generator import Generator
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from srgan_nb.devices import choose_device
+from srgan_nb.errors import UserError
 from srgan_nb.evaluation import find_model
-from srgan_nb.files import UserError
 from srgan_nb.upscaling import Upscaler
 
 WRONG = ["xpu", "vulkan", "hpu", "meta", "CPU", "cuda:-1", "", None]  # torch.device() takes the first four

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from srgan_nb import data, diagnose
-from srgan_nb.files import UserError
+from srgan_nb import diagnose, patches
+from srgan_nb.errors import UserError
 from srgan_nb.trainer import Trainer
 from tests.support.small_runs import run_settings
 
@@ -16,7 +16,7 @@ from tests.support.small_runs import run_settings
 @pytest.fixture(autouse=True)
 def batches_that_come_at_once(monkeypatch):
     "To the clock that counts the waiting for patches: that other work slows this machine down is no illness of a run."
-    monkeypatch.setattr(data, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    monkeypatch.setattr(patches, "time", SimpleNamespace(perf_counter=lambda: 0.0))
 
 
 def names(run) -> set[str]:
@@ -95,7 +95,7 @@ def test_a_colour_that_drifts(photos, trained, tmp_path):
 
 def test_a_machine_that_waits_for_data(photos, trained, tmp_path, monkeypatch):
     hours = itertools.count(step=3600)  # as if each batch came an hour after it was asked for
-    monkeypatch.setattr(data, "time", SimpleNamespace(perf_counter=lambda: next(hours)))
+    monkeypatch.setattr(patches, "time", SimpleNamespace(perf_counter=lambda: next(hours)))
     assert "data starvation" in broken_run(photos, trained, tmp_path / "run", stage="srresnet", steps=10)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from srgan_nb.discriminator import Discriminator, PatchDiscriminator
-from srgan_nb.files import UserError
+from srgan_nb.errors import UserError
 
 SMALL = dict(patch_size=32, channels=4, dense=8)
 

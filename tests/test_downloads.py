@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import sys
 import tarfile
 import threading
 import time
@@ -19,8 +20,9 @@ import pytest
 from PIL import Image
 
 from srgan_nb import downloads
-from srgan_nb.downloads import PhotoSet, Source, download, fetch, folder_atomically, pixel_digest, unpack
-from srgan_nb.files import UserError
+from srgan_nb.downloads import PhotoSet, Source, download, fetch, pixel_digest, unpack
+from srgan_nb.errors import UserError
+from srgan_nb.files import data_folder, folder_atomically
 from tests.support.kills import killed_at_change
 from tests.support.processes import context
 
@@ -452,5 +454,5 @@ def test_the_data_folder(monkeypatch, platform, variables, expected):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(downloads.sys, "platform", platform)
-    assert downloads.data_folder() == Path(expected.format(home=Path.home()))
+    monkeypatch.setattr(sys, "platform", platform)
+    assert data_folder() == Path(expected.format(home=Path.home()))

@@ -9,15 +9,24 @@ import pytest
 import torch
 from PIL import Image
 
-from srgan_nb.benchmarks import PUBLISHED, find_dataset, find_pairs, read_pair
 from srgan_nb.bicubic import downsample, upsample_bicubic
 from srgan_nb.checkpoints import save_generator
-from srgan_nb.evaluation import enlarge_dataset, evaluate, find_model, score
-from srgan_nb.files import UserError
+from srgan_nb.errors import UserError
+from srgan_nb.evaluation import (
+    PUBLISHED,
+    enlarge_dataset,
+    evaluate,
+    find_dataset,
+    find_model,
+    find_pairs,
+    interpolate_generators,
+    perception_distortion,
+    read_pair,
+    score,
+)
 from srgan_nb.generator import Generator
 from srgan_nb.images import demo_photo, read_image, save_image
 from srgan_nb.metrics import psnr
-from srgan_nb.perception import interpolate_generators, perception_distortion
 from srgan_nb.reports import comparison, save_comparisons, save_report, table_rows, to_csv, to_json, to_markdown
 
 

@@ -9,7 +9,8 @@ from threading import Event, Thread
 
 import pytest
 
-from srgan_nb.files import UserError, check_free_space, counted, locked, write_atomically
+from srgan_nb.errors import UserError, counted
+from srgan_nb.files import check_free_space, locked, write_atomically
 from tests.support.kills import killed_at_change
 from tests.support.processes import context
 from tests.support.waiting import wait_for

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from srgan_nb.files import UserError
+from srgan_nb.errors import UserError
 from srgan_nb.generator import GENERATOR_PRESETS, Generator, receptive_field
 
 SMALL = dict(channels=4, blocks=1, kernel_size=5)

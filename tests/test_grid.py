@@ -5,9 +5,9 @@ import torch
 
 from srgan_nb.bicubic import crop_to_multiple, downsample
 from srgan_nb.checkpoints import load_generator
-from srgan_nb.files import UserError
-from srgan_nb.grid import flat_grid, flat_patches, grid_peak
+from srgan_nb.errors import UserError
 from srgan_nb.images import DEMO_PHOTOS, demo_photo, luma, read_image
+from srgan_nb.metrics import flat_grid, flat_patches, grid_peak
 
 
 def test_flat_patches_are_chosen_by_the_original_and_cut_from_the_picture() -> None:

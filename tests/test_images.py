@@ -14,7 +14,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from srgan_nb.files import UserError
+from srgan_nb.errors import UserError
 from srgan_nb.images import demo_photo, luma, open_image, read_image, save_image, to_pil, to_rgb, to_tensor
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from srgan_nb.files import UserError
+from srgan_nb.errors import UserError
 from srgan_nb.generator import Generator
 from srgan_nb.interchange import PublicGenerator, export_onnx, export_program, generator_of, load_public, read_weights
 from srgan_nb.upscaling import Upscaler, upscale

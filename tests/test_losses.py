@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from srgan_nb.files import UserError
+from srgan_nb.errors import UserError
 from srgan_nb.losses import (
     VGG_ENDS,
     PerceptualLoss,

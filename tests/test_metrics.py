@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from srgan_nb.files import UserError
+from srgan_nb.errors import UserError
 from srgan_nb.metrics import (
     CHOICES,
     PAPER,

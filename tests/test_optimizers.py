@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from srgan_nb.checkpoints import load_optimizer
-from srgan_nb.optimizers import Muon, orthogonalize
+from srgan_nb.stages import Muon, orthogonalize
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 

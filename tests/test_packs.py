@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from srgan_nb import packs
-from srgan_nb.files import UserError
+from srgan_nb.errors import UserError
 from srgan_nb.images import open_image, to_rgb
 from srgan_nb.packs import Pack, make_pair, pack_photos
 from tests.support.kills import killed_at_change

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from srgan_nb.residual import ResidualBlock
+from srgan_nb.generator import ResidualBlock
 
 
 def test_names_in_checkpoints():

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from srgan_nb.cli import evaluate
-from srgan_nb.files import UserError
+from srgan_nb.errors import UserError
 from srgan_nb.images import save_image
-from srgan_nb.texture import TextureMeter, bands, patch_spectra, texture
+from srgan_nb.metrics import TextureMeter, bands, patch_spectra, texture
 
 NAMES = {"fine_power", "weave_flat", "weave_middle", "weave_busy", "gradient_distance"}
 

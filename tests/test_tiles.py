@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from srgan_nb.files import UserError
+from srgan_nb.errors import UserError
 from srgan_nb.generator import Generator, receptive_field
 from srgan_nb.tiles import FastGenerator, enlarge_in_tiles, fold_batch_norm, plan_windows, window_size, windows
 

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from srgan_nb.files import UserError
-from srgan_nb.generator import Generator
+from srgan_nb.errors import UserError
+from srgan_nb.generator import Generator, PixelShuffle, UpsampleBlock, balance_, grid_energy, icnr_
 from srgan_nb.images import luma, read_image
-from srgan_nb.upsample import PixelShuffle, UpsampleBlock, balance_, grid_energy, icnr_
 
 
 def test_names_in_checkpoints():

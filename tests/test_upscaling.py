@@ -22,12 +22,12 @@ from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
 from srgan_nb.checkpoints import save_generator
+from srgan_nb.errors import UserError
 from srgan_nb.evaluation import find_model
-from srgan_nb.files import UserError
-from srgan_nb.folders import upscale_file, upscale_folder
 from srgan_nb.generator import Generator
 from srgan_nb.images import demo_photo
 from srgan_nb.pictures import PictureFile, fill_hidden, write_pictures
+from srgan_nb.upscale_files import upscale_file, upscale_folder
 from srgan_nb.upscaling import Upscaler, bytes_of, upscale, upscale_widget
 from tests.conftest import ROOT
 from tests.support.kills import killed_at_change
@@ -369,7 +369,7 @@ def test_no_head_takes_the_machine_s_memory(tmp_path: Path) -> None:
                 4, b"\0")
     (tmp_path / "d.tif").write_bytes(tiff_head)
     code = ("import sys; from pathlib import Path\n"
-            "from srgan_nb.files import UserError; from srgan_nb.folders import upscale_file\n"
+            "from srgan_nb.errors import UserError; from srgan_nb.upscale_files import upscale_file\n"
             "from srgan_nb.upscaling import Upscaler\n"
             "def peak(): return int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) // 1000\n"
             "upscaler, before = Upscaler('bicubic', device='cpu'), peak()\n"
@@ -722,7 +722,7 @@ def test_many_frames_wait_on_the_disk(suffix: str, tmp_path: Path) -> None:
     frames = [RGB.resize((100, 75)).rotate(degrees) for degrees in range(100)]  # enlarged, 36 MB
     for count in (1, 100):
         frames[0].save(tmp_path / f"{count}{suffix}", save_all=True, append_images=frames[1:count])
-    code = ("import sys; from srgan_nb.folders import upscale_file; from srgan_nb.upscaling import Upscaler\n"
+    code = ("import sys; from srgan_nb.upscale_files import upscale_file; from srgan_nb.upscaling import Upscaler\n"
             "def peak(): return int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) // 1000\n"
             "upscaler = Upscaler('bicubic', '70MB', device='cpu')\n"
             "upscale_file(sys.argv[1], sys.argv[3], upscaler, force=True); before = peak()\n"

@@ -4,7 +4,7 @@
 
 QUESTION is "ablation", the suspects of the fine grid, or "opponents", what makes a steadier game with the discriminator.
 RUN is the folder of a lite SRResNet. Every variant starts from it, sees the same patches and differs from the first in
-what its name says. PSNR-Y, LPIPS (squeeze) and the grid (`srgan_nb.grid`, in squared grey levels, its peak in dB) are
+what its name says. PSNR-Y, LPIPS (squeeze) and the grid (`srgan_nb.metrics`, in squared grey levels, its peak in dB) are
 means over the demo photographs: the benchmarks choose nothing. A variant that has its row is not run again.
 """
 
@@ -20,9 +20,8 @@ from torch.nn import functional as F
 from srgan_nb.bicubic import crop_to_multiple, downsample
 from srgan_nb.checkpoints import load_generator
 from srgan_nb.files import package_file
-from srgan_nb.grid import flat_grid, flat_patches, grid_peak
 from srgan_nb.images import DEMO_PHOTOS, demo_photo, read_image, save_image
-from srgan_nb.metrics import lpips, psnr
+from srgan_nb.metrics import flat_grid, flat_patches, grid_peak, lpips, psnr
 from srgan_nb.runs import append_row, inherited
 from srgan_nb.settings import settings_for
 from srgan_nb.trainer import Trainer

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from srgan_nb.data import PatchSampler, pack_photos
 from srgan_nb.images import demo_photo, to_tensor
-from srgan_nb.packs import Pack
+from srgan_nb.packs import Pack, pack_photos
+from srgan_nb.patches import PatchSampler
 
 WIDTH, HEIGHT, PATCH, SCALE = 2040, 1356, 96, 4
 

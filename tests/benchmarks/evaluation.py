@@ -15,9 +15,9 @@ from dataclasses import replace
 
 import torch
 
-from srgan_nb.benchmarks import find_dataset, find_pairs, read_pair
 from srgan_nb.bicubic import downsample, upsample_bicubic
-from srgan_nb.files import UserError
+from srgan_nb.errors import UserError
+from srgan_nb.evaluation import find_dataset, find_pairs, read_pair
 from srgan_nb.metrics import PAPER, psnr, ssim
 
 SIZES = [(512, 512), (288, 288), (256, 256), (280, 280), (344, 228), (480, 500), (576, 720), (512, 512), (288, 352),

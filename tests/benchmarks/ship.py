@@ -16,12 +16,17 @@ from pathlib import Path
 
 import torch
 
-from srgan_nb.benchmarks import find_dataset, find_pairs, read_pair
 from srgan_nb.checkpoints import SHIPPED, load_generator, save_generator
-from srgan_nb.evaluation import evaluate
+from srgan_nb.evaluation import (
+    evaluate,
+    find_dataset,
+    find_pairs,
+    interpolate_generators,
+    perception_distortion,
+    read_pair,
+)
 from srgan_nb.files import package_file
 from srgan_nb.generator import Generator
-from srgan_nb.perception import interpolate_generators, perception_distortion
 
 SETS = ("Set5", "Set14", "BSD100")
 LICENCE = "trained on CC0, public-domain and CC BY-SA 4.0 photographs (51 and 122); weights under Apache 2.0"

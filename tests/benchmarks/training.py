@@ -19,7 +19,7 @@ from srgan_nb.devices import Precision, choose_device, keep_freed_memory
 from srgan_nb.discriminator import Discriminator
 from srgan_nb.generator import Generator
 from srgan_nb.losses import PerceptualLoss, content_loss
-from srgan_nb.updates import srgan_update, srresnet_update
+from srgan_nb.stages import srgan_update, srresnet_update
 
 
 def batches(steps: int, device: torch.device) -> list[tuple[torch.Tensor, torch.Tensor]]:

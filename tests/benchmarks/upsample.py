@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from srgan_nb.upsample import PixelShuffle
+from srgan_nb.generator import PixelShuffle
 
 
 def ways_to_enlarge(channels: int) -> dict[str, nn.Module]:

@@ -3,5 +3,5 @@
 import multiprocessing
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["pytest", "srgan_nb.trainer", "srgan_nb.folders", "srgan_nb.downloads", "nbdev.test",
+context.set_forkserver_preload(["pytest", "srgan_nb.trainer", "srgan_nb.upscale_files", "srgan_nb.downloads", "nbdev.test",
                                 "matplotlib.pyplot", "torch._dynamo"])  # the last one is imported by an optimizer

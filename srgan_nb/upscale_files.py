@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from srgan_nb.files import UserError, is_run
+from srgan_nb.errors import UserError
+from srgan_nb.files import is_run
 from srgan_nb.pictures import FORMATS, PictureFile, check_writable, format_of, write_pictures
 from srgan_nb.upscaling import Upscaler, enlarge_file
 
