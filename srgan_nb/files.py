@@ -57,7 +57,7 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_atomically(target: Path) -> Iterator[Path]:
-    """Yields a new folder beside `target`, which it becomes when the block ends well; else it goes.
+    """Yields a new folder that becomes `target` when the block ends well, and goes else.
 
     What killed runs left goes too: call it inside `locked`, so that no other run is at work.
     """
