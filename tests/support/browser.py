@@ -30,9 +30,14 @@ window.addEventListener('unhandledrejection', event => window.pageErrors.push(St
 # so does the folding of what a closed heading hides.
 WIDGETS = "const widgets = jupyterapp.shell.currentWidget?.content.widgets ?? [];"
 IS_DRAWN = WIDGETS + """
+const heading = model => model.type == 'markdown' ? model.sharedModel.getSource().match(/^#+(?= )/m) : null;
+const levels = widgets.map(widget => heading(widget.model)?.[0].length ?? 7);  // 7: no heading
+const end = i => levels.findIndex((level, later) => later > i && level <= levels[i]);
+const under = i => widgets.slice(i + 1, end(i) < 0 ? widgets.length : end(i));
 return widgets.length > 0 && widgets.every(widget => widget.isAttached && !widget.isPlaceholder())
     && [...document.querySelectorAll('.jp-Notebook img')].every(picture => picture.complete)
-    && widgets.every((widget, i) => !widget.model.getMetadata('jp-MarkdownHeadingCollapsed') || widgets[i + 1].isHidden);
+    && widgets.every((widget, i) => !widget.model.getMetadata('jp-MarkdownHeadingCollapsed')
+        || under(i).every(it => it.isHidden));
 """
 IS_IDLE = "return document.querySelector('#jp-main-statusbar')?.innerText.includes('| Idle');"
 IS_DONE = WIDGETS + """  // every cell has run, or one of them has failed
