@@ -9,8 +9,6 @@ A name is imported from its module when it is first used, so `import srgan_nb` c
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
-
 if TYPE_CHECKING:  # what editors and type checkers read
     from srgan_nb.checkpoints import load_generator
     from srgan_nb.diagnosis import diagnose
@@ -22,6 +20,8 @@ if TYPE_CHECKING:  # what editors and type checkers read
     from srgan_nb.trainer import Trainer
     from srgan_nb.upscaling import upscale
 
+    __version__: str
+
 HOMES = dict(
     load_generator="checkpoints", diagnose="diagnosis", Discriminator="discriminator", download="downloads",
     evaluate="evaluation", Generator="generator", VGGContentLoss="losses", Trainer="trainer", upscale="upscaling",
@@ -32,10 +32,13 @@ __all__ = ["Discriminator", "Generator", "Trainer", "VGGContentLoss", "__version
 
 if not TYPE_CHECKING:  # which would take every name for one of these
     def __getattr__(name: str):
-        if name not in HOMES:
+        if name == "__version__":
+            value = import_module("importlib.metadata").version(__name__)
+        elif name in HOMES:
+            value = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+        else:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
-        return value
+        return globals().setdefault(name, value)
 
 
 def __dir__() -> list[str]:

@@ -14,7 +14,7 @@ from os.path import expanduser
 
 from srgan_nb.errors import UserError
 
-__all__ = ["train", "evaluate", "upscale", "download"]
+__all__ = ["train", "evaluate", "upscale", "download", "reduce"]
 
 
 def meant(argument: str) -> str:
@@ -232,5 +232,17 @@ def download(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":  # python -m srgan_nb.cli train ..., the form that torchrun starts
-    sys.exit(globals()[sys.argv[1]](sys.argv[2:]))
+@exits_cleanly
+def reduce(arguments: Sequence[str] | None = None) -> int:
+    "python -m srgan_nb reduce: smaller copies of photographs, sharper ones where they were soft."
+    parser = argparse.ArgumentParser("python -m srgan_nb reduce", description="Copies photographs, bicubically reduced.")
+    parser.add_argument("photos", metavar="PHOTOS", help="a folder of photographs")
+    parser.add_argument("out", metavar="OUT", help="a new folder, for PNG files of the same names")
+    parser.add_argument("factor", type=float, metavar="FACTOR", help="2 halves height and width; 1.25 and the like will do")
+    parser.add_argument("--leave-out", type=int, default=0, metavar="N", help="the last N by name get no copy")
+    given = parser.parse_args(arguments)
+
+    from srgan_nb.packs import reduce_photos
+
+    print(reduce_photos(given.photos, given.out, given.factor, given.leave_out))
+    return 0

@@ -59,7 +59,7 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
 def folder_atomically(target: Path) -> Iterator[Path]:
     """Yields a new folder that becomes `target` when the block ends well, and goes else.
 
-    Leftovers of killed runs go too: call it inside `locked`, while no other run is at work.
+    What killed runs left goes too: call it inside `locked`, so that none is at work.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     for left_over in target.parent.glob(f".{target.name}.*.part"):

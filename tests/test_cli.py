@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from srgan_nb import cli
+from srgan_nb.__main__ import COMMANDS, main
 from srgan_nb.checkpoints import SHIPPED
 from srgan_nb.demo import demo
 from srgan_nb.images import demo_photo
@@ -180,3 +181,30 @@ def test_each_model_and_each_set_has_its_own_pictures(photos, tmp_path, monkeypa
     labels = sorted(path.stem.split("_", 1)[1] for path in (tmp_path / "sheets").iterdir())
     assert labels == sorted(f"coffee_{model}{number}" for model in ("srgan", "runs-srgan", "a-best", "b-best")
                             for number in ("", "_2"))
+
+
+def test_one_name_for_every_command(photos, tmp_path, capsys):
+    "As `python -m srgan_nb COMMAND ...` calls it, with the command's exit code."
+    assert main(["upscale", str(photos / "coffee.png"), str(tmp_path / "big.png"), "--model", "bicubic"]) == 0
+    assert main(["upscale", str(tmp_path / "none.png"), str(tmp_path / "other.png")]) == 1
+    assert "srgan_upscale: " in capsys.readouterr().err
+    for wrong in ([], ["upscael"], ["exits_cleanly"], ["upscale"]):
+        with pytest.raises(SystemExit) as stop:
+            main(wrong)
+        assert stop.value.code == 2
+    for command in COMMANDS:
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0 and command in capsys.readouterr().out
+
+
+def test_reduced_copies(photos, tmp_path, capsys):
+    shutil.copytree(photos, tmp_path / "photos")
+    asked = [str(tmp_path / "photos"), str(tmp_path / "halves"), "2"]
+    assert main(["reduce", *asked]) == 1 and "broken.png" in capsys.readouterr().err
+    assert not (tmp_path / "halves").exists()
+    (tmp_path / "photos/broken.png").unlink()
+    assert main(["reduce", *asked, "--leave-out", "1"]) == 0
+    assert [path.name for path in (tmp_path / "halves").iterdir()] == ["coffee.png"]
+    assert Image.open(tmp_path / "halves/coffee.png").size == (48, 40)
+    assert main(["reduce", *asked]) == 1 and "name a new folder" in capsys.readouterr().err

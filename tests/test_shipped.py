@@ -14,8 +14,8 @@ from srgan_nb.files import package_file
 from srgan_nb.generator import Generator
 from srgan_nb.images import DEMO_PHOTOS, demo_photo, luma, read_image
 from srgan_nb.runs import read_rows
-from tests.benchmarks.ship import mean_generator
 from tests.conftest import ROOT
+from tests.experiments.ship import mean_generator
 
 NAMES = ("srresnet", "srgan")
 SETS = ("Set5", "Set14", "BSD100")

@@ -1,6 +1,6 @@
 """Scores a run's generator on the benchmark sets and writes it into the package, with these figures in its passport.
 
-    python -m tests.benchmarks.ship RUN NAME [--best] [--mean RUN ...] [--after RUN:STEP ...] [--licence TEXT] [--note TEXT]
+    python -m tests.experiments.ship RUN NAME [--best] [--mean RUN ...] [--after RUN:STEP ...] [--licence TEXT] [--note TEXT]
 
 RUN is a run's folder, NAME srresnet or srgan. With --mean the weights are the mean over several runs with a common past;
 what the passport tells of the recipe is then the first one's. They go in half precision where that costs under 0.01 dB

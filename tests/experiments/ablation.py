@@ -1,6 +1,6 @@
 """What one change does to a short adversarial training: one row of srgan_nb/experiments/QUESTION.csv a variant.
 
-    python -m tests.benchmarks.ablation QUESTION RUN --vgg-weights FILE [--steps 400] [--only NAME ...] [--out FOLDER]
+    python -m tests.experiments.ablation QUESTION RUN --vgg-weights FILE [--steps 400] [--only NAME ...] [--out FOLDER]
 
 QUESTION is "ablation", the suspects of the fine grid, or "opponents", what makes a steadier game with the discriminator.
 RUN is the folder of a lite SRResNet. Every variant starts from it, sees the same patches and differs from the first in
