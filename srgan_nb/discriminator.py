@@ -8,6 +8,7 @@ __all__ = ['Discriminator', 'PatchDiscriminator']
 # %% ../nbs/09_discriminator.ipynb #4b016680
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torchvision.transforms.functional import rgb_to_grayscale
 
 from .errors import UserError
 from .images import to_signed
@@ -52,13 +53,15 @@ class PatchDiscriminator(nn.Module):
     """Judges textures: (N, 3, H, W) in [0, 1] -> logits (N, 1, H/8, W/8), above 0 for "a photograph" at that place.
 
     `channels`: maps of the first convolution, the last have four times as many. Eight convolutions under spectral
-    normalisation, three of which halve the map; any H and W from 16 on. `PatchDiscriminator(**discriminator.settings)`
-    builds the same network. Sources: Isola et al. 2017 (patches), Miyato et al. 2018 (normalisation); not in the paper.
+    normalisation, three of which halve the map; any H and W from 16 on. `luma`: it sees grey versions, and can't ask for
+    colours. `PatchDiscriminator(**discriminator.settings)` builds the same network. Sources: Isola et al. 2017
+    (patches), Miyato et al. 2018 (normalisation); `luma` is this project's, none of it is in the paper.
     """
 
-    def __init__(self, channels: int = 32):
+    def __init__(self, channels: int = 32, luma: bool = False):
         super().__init__()
-        self.settings = dict(channels=channels)
+        self.settings = dict(channels=channels, luma=luma)
+        self.luma = luma
         layers: list[nn.Module] = []
         before = 3
         for index, factor in enumerate([1, 1, 2, 2, 4, 4, 4]):
@@ -69,4 +72,5 @@ class PatchDiscriminator(nn.Module):
         self.features = nn.Sequential(*layers, spectral_norm(nn.Conv2d(before, 1, 3, padding=1)))
 
     def forward(self, images: Tensor) -> Tensor:
+        images = rgb_to_grayscale(images, 3) if self.luma else images
         return self.features(to_signed(images))

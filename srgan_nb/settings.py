@@ -95,6 +95,8 @@ class NetworkSettings:
                                    "shape")
     discriminator_kind: str = setting("paper", "the judge: the paper's, or one of textures", "shape",
                                       choices=("paper", "patch"), since=1)
+    discriminator_luma: bool = setting(False, "kind patch: judge the luma, colours are left to the content loss",
+                                       "shape", since=2)
     discriminator_channels: int = setting(64, "feature maps of the discriminator's first convolution", "shape", least=1)
     discriminator_dense: int = setting(1024, "units of the discriminator's hidden dense layer", "shape", least=1)
     discriminator_batch_norm: bool = setting(True, "batch normalisation in the discriminator", "shape")
@@ -201,7 +203,7 @@ class Settings(MachineSettings, OptimizationSettings, LossSettings, NetworkSetti
     def discriminator(self) -> dict[str, Any]:
         "The arguments of `Discriminator`, or of `PatchDiscriminator`."
         if self.discriminator_kind == "patch":
-            return dict(channels=self.discriminator_channels)
+            return dict(channels=self.discriminator_channels, luma=self.discriminator_luma)
         return dict(patch_size=self.patch_size, channels=self.discriminator_channels,
                     dense=self.discriminator_dense, batch_norm=self.discriminator_batch_norm)
 
@@ -295,7 +297,7 @@ def check_resumable(earlier: Settings, settings: Settings) -> None:
                         "new run, with --init where the network stays")
 
 # %% ../nbs/15_recipes.ipynb #aa1c8e0b
-SETTINGS_FORMAT = 1
+SETTINGS_FORMAT = 2
 
 
 def as_saved(settings: Settings) -> dict[str, Any]:
@@ -309,7 +311,7 @@ def as_saved(settings: Settings) -> dict[str, Any]:
 
 
 def from_saved(saved: Mapping[str, Any]) -> Settings:
-    """The settings that `as_saved` wrote, or the version before it.
+    """The settings that `as_saved` wrote, in this version or an earlier one.
 
     Raises `UserError` that names what is unknown or missing, or can't be.
     """

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from torchvision.transforms.functional import rgb_to_grayscale
 
 from srgan_nb.discriminator import Discriminator, PatchDiscriminator
 from srgan_nb.errors import UserError
@@ -125,3 +126,15 @@ def test_patch_discriminator_is_not_steeper_than_its_input():
     assert len(kernels) == 8
     for kernel in kernels:
         assert torch.linalg.matrix_norm(kernel, 2).item() == pytest.approx(1, abs=0.02)
+
+
+def test_patch_discriminator_with_luma_is_blind_to_colour_and_asks_for_none():
+    torch.manual_seed(0)
+    discriminator = PatchDiscriminator(channels=4, luma=True).eval()
+    patches = torch.rand(2, 3, 32, 32).requires_grad_()
+    grey = rgb_to_grayscale(patches, 3)
+    assert torch.allclose(discriminator(patches), discriminator(grey), atol=1e-5)
+    discriminator(patches).sum().backward()
+    red, green, blue = patches.grad.unbind(1)
+    assert torch.allclose(red / 0.2989, green / 0.587, atol=1e-4) and torch.allclose(blue / 0.114, green / 0.587, atol=1e-4)
+    assert not torch.allclose(PatchDiscriminator(4).eval()(patches), PatchDiscriminator(4).eval()(grey), atol=1e-3)

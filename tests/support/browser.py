@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.waiting import wait_for
+from tests.support.waiting import wait_for, wait_for_rest
 
 CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("chromium-browser"), shutil.which("chromedriver")
 WHY_NOT = None if CHROMIUM and DRIVER else "no Chromium and driver (Debian: apt-get install chromium chromium-driver)"
@@ -144,7 +144,8 @@ class NotebookPage:
         return self.driver.execute_script(question)
 
     def wait_until_drawn(self) -> None:
-        wait_for(lambda: self.says(IS_DRAWN), "the last cell and picture in the page")
+        "And at rest: JupyterLab shows what a closed heading hides again, for a moment, while it draws."
+        wait_for_rest(lambda: self.says(IS_DRAWN), "the last cell and picture in the page")
 
     def wait_until_idle(self) -> None:
         "Until the status bar says so: the toolbar says idle before there is a kernel."

@@ -15,3 +15,14 @@ def wait_for(happened: Callable[[], Value], what: str, seconds: float = 600) -> 
             raise TimeoutError(f"{what} did not come in {seconds:.0f} seconds")
         time.sleep(0.05)
     return value
+
+
+def wait_for_rest(ask: Callable[[], Value], what: str) -> Value:
+    "The first true value of `ask` that five questions in a row are answered with: what flickers has come to rest."
+    answers: list[Value] = []
+
+    def rests() -> Value | bool:
+        answers.append(ask())
+        return answers[-5:] == 5 * answers[-1:] and answers[-1]
+
+    return wait_for(rests, what)
