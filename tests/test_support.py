@@ -8,7 +8,7 @@ import pytest
 from srgan_nb.files import write_atomically
 from tests.support.environment import private_environment
 from tests.support.kills import killed_at_change
-from tests.support.waiting import wait_for
+from tests.support.waiting import wait_for, wait_for_rest
 
 
 def test_no_setting_of_the_user_s_reaches_a_test(tmp_path: Path) -> None:
@@ -51,3 +51,8 @@ def test_waiting_ends_with_the_event_or_says_what_did_not_come() -> None:
     assert wait_for(lambda: next(answers), "an answer") == "here"
     with pytest.raises(TimeoutError, match="a miracle did not come"):
         wait_for(lambda: False, "a miracle", seconds=0)
+
+
+def test_what_flickers_is_asked_until_it_rests():
+    answers = iter([1, 1, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3])
+    assert wait_for_rest(lambda: next(answers), "rest") == 2 and next(answers) == 3
