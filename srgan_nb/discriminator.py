@@ -71,6 +71,18 @@ class PatchDiscriminator(nn.Module):
             before = channels * factor
         self.features = nn.Sequential(*layers, spectral_norm(nn.Conv2d(before, 1, 3, padding=1)))
 
+    def prepared(self, images: Tensor) -> Tensor:
+        "What the first convolution takes: (N, 3, H, W) in [-1, 1], grey where D sees luma alone."
+        return to_signed(rgb_to_grayscale(images, 3) if self.luma else images)
+
     def forward(self, images: Tensor) -> Tensor:
-        images = rgb_to_grayscale(images, 3) if self.luma else images
-        return self.features(to_signed(images))
+        return self.features(self.prepared(images))
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        "What the seven hidden layers see in (N, 3, H, W) in [0, 1]: (N, C, H', W') each."
+        maps, values = [], self.prepared(images)
+        for layer in self.features[:-1]:
+            values = layer(values)
+            if isinstance(layer, nn.LeakyReLU):
+                maps.append(values)
+        return maps

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['VGG_BLOCKS', 'VGG_ENDS', 'PixelLoss', 'check_same_shape', 'vgg_layers', 'imagenet_vgg_file', 'find_vgg_weights',
            'random_vgg_state', 'load_vgg_state', 'VGGContentLoss', 'content_loss', 'adversarial_loss',
-           'discriminator_loss', 'gradient_penalty', 'frozen', 'PerceptualLoss', 'gradient_norms']
+           'discriminator_loss', 'gradient_penalty', 'DiscriminatorContentLoss', 'frozen', 'PerceptualLoss',
+           'gradient_norms']
 
 # %% ../nbs/10_content_loss.ipynb #811af1d1
 import os
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .discriminator import PatchDiscriminator
 from .errors import UserError
 from .images import to_signed
 
@@ -261,6 +263,30 @@ def gradient_penalty(discriminator: nn.Module, photos: Tensor) -> Tensor:
     slopes, = torch.autograd.grad(discriminator(photos).sum(), photos, create_graph=True)
     return slopes.square().sum((1, 2, 3)).mean() / 2
 
+# %% ../nbs/10_content_loss.ipynb #10dfeat02
+class DiscriminatorContentLoss(nn.Module):
+    """How differently the layers of a `PatchDiscriminator` see SR and HR, relative to what they see in HR, times `scale`.
+
+    `sr`, `hr`: (N, 3, H, W) in [0, 1]. Returns a scalar, 0 for equal pictures. Call it while D is `frozen`: gradient
+    then flows to `sr` alone. Source: Salimans et al. 2016, "feature matching"; not in the paper.
+    """
+
+    def __init__(self, discriminator: PatchDiscriminator, scale: float = 1.0):
+        super().__init__()
+        self.discriminator, self.scale = discriminator, scale
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        check_same_shape(sr, hr)
+        with torch.no_grad():
+            targets = self.discriminator.feature_maps(hr)[1:]
+        differences = [F.l1_loss(seen, target) / target.abs().mean()
+                       for seen, target in zip(self.discriminator.feature_maps(sr)[1:], targets, strict=True)]
+        return self.scale * reduce(torch.add, differences) / len(differences)
+
+    def describe(self) -> str:
+        "One line for logs and passports."
+        return f"the layers of D, scale {self.scale:g}"
+
 # %% ../nbs/10_content_loss.ipynb #2117ef9c
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
@@ -284,8 +310,8 @@ class PerceptualLoss(nn.Module):
     Source: equation 3, weight 1e-3; the pixel term is ESRGAN's (Wang et al. 2018, equation 3).
     """
 
-    def __init__(self, content: PixelLoss | VGGContentLoss, adversarial_weight: float = 1e-3, relativistic: bool = False,
-                 pixel_weight: float = 0.0):
+    def __init__(self, content: PixelLoss | VGGContentLoss | DiscriminatorContentLoss, adversarial_weight: float = 1e-3,
+                 relativistic: bool = False, pixel_weight: float = 0.0):
         super().__init__()
         self.content, self.adversarial_weight, self.relativistic = content, adversarial_weight, relativistic
         self.pixel = PixelLoss("l1", pixel_weight) if pixel_weight else None

@@ -102,14 +102,15 @@ class NetworkSettings:
     discriminator_batch_norm: bool = setting(True, "batch normalisation in the discriminator", "shape")
 
 # %% ../nbs/15_recipes.ipynb #7df1503f
-CONTENTS = ("MSE", "L1", "VGG22", "VGG54", "VGG31", "VGG22+VGG31", "VGG22+VGG33+VGG43+VGG53")
+CONTENTS = ("MSE", "L1", "VGG22", "VGG54", "VGG31", "VGG22+VGG31", "VGG22+VGG33+VGG43+VGG53", "D")
 
 
 @dataclass(frozen=True)
 class LossSettings:
     "What the generator is asked to make small."
 
-    content: str = setting("MSE", "content loss", choices=CONTENTS, companion="adversarial_weight")
+    content: str = setting("MSE", "content loss; D: a patch discriminator's layers", choices=CONTENTS,
+                           companion="adversarial_weight")
     content_weight: float = setting(1.0, "factor of the content loss, which is a mean over all elements", "ours",
                                     above=0)
     vgg_weights: str | None = setting("imagenet", "VGG: imagenet (downloaded), a state dict's path, or none: random",
@@ -237,6 +238,8 @@ def check_combinations(settings: Settings) -> None:
         raise UserError(f"--patch-size {settings.patch_size}: the discriminator needs a multiple of 16")
     if settings.stage == "srgan" and settings.init is None:
         raise UserError("the srgan stage starts from a trained SRResNet: give --init RUN (section 3.2)")
+    if settings.content == "D" and (settings.stage == "srresnet" or settings.discriminator_kind == "paper"):
+        raise UserError("--content D compares in the layers of stage srgan's --discriminator-kind patch: give that one")
     if settings.stage == "srresnet" and settings.content.startswith("VGG") and settings.init is None:
         raise UserError(f"--content {settings.content} leads nowhere from nothing: give --init RUN of an MSE run")
 

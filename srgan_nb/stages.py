@@ -151,7 +151,7 @@ from .devices import Processes
 from .discriminator import Discriminator, PatchDiscriminator
 from .errors import UserError
 from .generator import Generator
-from .losses import PixelLoss, VGGContentLoss, content_loss
+from .losses import DiscriminatorContentLoss, PixelLoss, VGGContentLoss, content_loss
 from .settings import Settings
 
 # %% ../nbs/16a_stages.ipynb #2a1c737b
@@ -309,7 +309,9 @@ class SRGANStage:
                                      own or settings.learning_rate, (settings.discriminator_beta1, settings.beta2),
                                      constant=own is not None, layout=layout_of(settings))
         self.learners = [self.generator, self.discriminator]
-        self.loss = PerceptualLoss(content_of(settings), settings.adversarial_weight, settings.relativistic,
+        content = (DiscriminatorContentLoss(self.discriminator.network, settings.content_weight)
+                   if settings.content == "D" else content_of(settings))
+        self.loss = PerceptualLoss(content, settings.adversarial_weight, settings.relativistic,
                                    settings.pixel_weight).to(device)
 
     @property
