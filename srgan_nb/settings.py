@@ -239,7 +239,7 @@ def check_combinations(settings: Settings) -> None:
     if settings.stage == "srgan" and settings.init is None:
         raise UserError("the srgan stage starts from a trained SRResNet: give --init RUN (section 3.2)")
     if settings.content == "D" and (settings.stage == "srresnet" or settings.discriminator_kind == "paper"):
-        raise UserError("--content D compares in the layers of stage srgan's --discriminator-kind patch: give that one")
+        raise UserError("--content D compares in D's layers: it needs stage srgan and --discriminator-kind patch")
     if settings.stage == "srresnet" and settings.content.startswith("VGG") and settings.init is None:
         raise UserError(f"--content {settings.content} leads nowhere from nothing: give --init RUN of an MSE run")
 

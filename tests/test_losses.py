@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from srgan_nb.discriminator import PatchDiscriminator
 from srgan_nb.errors import UserError
 from srgan_nb.losses import (
     VGG_ENDS,
+    DiscriminatorContentLoss,
     PerceptualLoss,
     PixelLoss,
     VGGContentLoss,
@@ -315,6 +317,21 @@ def test_the_pixel_term_is_a_third_one():
     torch.testing.assert_close(terms["pixel"], 0.5 * (sr - hr).abs().mean())  # on [-1, 1] a difference is twice as large
     torch.testing.assert_close(total, sum(terms.values()))
     assert "L1 of pixels" in perceptual.describe()
+
+
+def test_the_layers_of_the_discriminator_compare():
+    "Nothing for equal pictures, the same at any strength of a layer, and gradient for SR alone."
+    discriminator = PatchDiscriminator(channels=4).eval().requires_grad_(False)
+    loss = DiscriminatorContentLoss(discriminator, scale=2.0)
+    sr, hr = torch.rand(2, 3, 32, 32, requires_grad=True), torch.rand(2, 3, 32, 32)
+    maps = [discriminator.feature_maps(images)[1:] for images in (sr, hr)]
+    assert len(maps[0]) == 6 and loss(hr, hr) == 0
+    by_hand = sum((a - b).abs().sum() / b.abs().sum() for a, b in zip(*maps, strict=True)) / 6
+    torch.testing.assert_close(loss(sr, hr), 2 * by_hand)
+    loss(sr, hr).backward()
+    assert sr.grad.abs().sum() > 0
+    with pytest.raises(ValueError):
+        loss(sr, hr[..., :16])
 
 
 # real weights
