@@ -102,7 +102,8 @@ class NetworkSettings:
     discriminator_batch_norm: bool = setting(True, "batch normalisation in the discriminator", "shape")
 
 # %% ../nbs/15_recipes.ipynb #7df1503f
-CONTENTS = ("MSE", "L1", "VGG22", "VGG54", "VGG31", "VGG22+VGG31", "VGG22+VGG33+VGG43+VGG53", "D")
+CONTENTS = ("MSE", "L1", "VGG22", "VGG54", "VGG31", "VGG22+VGG31", "VGG12+VGG22+VGG33+VGG43",
+            "VGG22+VGG33+VGG43+VGG53", "D")
 
 
 @dataclass(frozen=True)
@@ -249,10 +250,12 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("srresnet", "paper"): dict(GENERATOR_PRESETS["paper"]),
     ("srgan", "paper"): dict(GENERATOR_PRESETS["paper"], content="VGG54", steps=200_000, schedule="step"),
     ("srresnet", "lite"): dict(LITE, content="L1", optimizer="muon", learning_rate=2e-3, steps=3_000),
-    ("srgan", "lite"): dict(LITE, content="VGG22+VGG31", adversarial_weight=0.1, relativistic=True,
-                            gradient_penalty=1.0, balanced_shuffle=True, steps=1_200, batch_size=8, patch_size=64,
-                            learning_rate=3e-4, ema=0.99, discriminator_channels=32, discriminator_dense=256,
-                            discriminator_batch_norm=False),
+    ("srgan", "lite"): dict(GENERATOR_PRESETS["lite"], content="VGG12+VGG22+VGG33+VGG43", vgg_network="VGG16",
+                            vgg_relative=True, vgg_share=0.25, pixel_weight=0.05, adversarial_weight=0.1,
+                            relativistic=True, discriminator_kind="patch", discriminator_channels=32,
+                            discriminator_luma=True, discriminator_learning_rate=2e-4, discriminator_beta1=0.0,
+                            beta2=0.99, learning_rate=2e-4, schedule="step", decay_step=6_000, decay_factor=0.5,
+                            balanced_shuffle=True, ema=0.998, batch_size=8, steps=12_000, validate_every=1_000),
 }
 
 # %% ../nbs/15_recipes.ipynb #136e6538
