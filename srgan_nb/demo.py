@@ -34,8 +34,8 @@ HELD_OUT = "astronaut"
 START = SHIPPED / "srresnet.safetensors"  # of stage 2
 ADVERSARIAL: dict[str, Any] = dict(
     content="D", content_weight=0.05, pixel_weight=0.5, adversarial_weight=0.06, relativistic=True, gradient_penalty=0.0,
-    discriminator_kind="patch", discriminator_channels=16, discriminator_learning_rate=1e-3, discriminator_beta1=0.0,
-    optimizer="adam", learning_rate=4e-4, beta2=0.99, schedule="constant", ema=0.98, batch_size=8, patch_size=64)
+    discriminator_kind="patch", discriminator_luma=False, discriminator_channels=16, discriminator_learning_rate=1e-3,
+    discriminator_beta1=0.0, optimizer="adam", learning_rate=4e-4, beta2=0.99, schedule="constant", ema=0.98, batch_size=8, patch_size=64)
 CROP = (48, 160, 120, 128)  # top, left, height, width in HR pixels: what the picture shows enlarged
 
 
