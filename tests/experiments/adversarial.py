@@ -1,12 +1,12 @@
 """What the discriminator adds: the adversarial stage with it and without, from one start, over the same patches.
 
-    python -m tests.experiments.adversarial RUN --data FOLDER --validation FOLDER --vgg-weights FILE [--steps 800] [--out FOLDER]
+    python -m tests.experiments.adversarial RUN --data FOLDER --validation FOLDER --vgg-weights FILE [--steps 800]
 
-RUN is a lite SRResNet: a run's folder or a shipped name. Both trainings are preset lite's with a shorter moving average, and
-differ in the weight of the adversarial loss. Judged on the validation photographs: PSNR-Y, LPIPS (squeeze), fine power, fine power between the axes
-and the weave in dB to HR's own (`srgan_nb.metrics`), and how far the two results lie apart in grey levels. A variant
-that has its row in srgan_nb/experiments/adversarial.csv is not run again. Beside it a picture: from left to right the
-start, without, with, HR.
+RUN is a lite SRResNet: a run's folder or a shipped name. Both trainings are preset lite's with a shorter moving average;
+they differ in the weight of the adversarial loss. Judged on the validation photographs: PSNR-Y, LPIPS (squeeze), fine
+power, fine power between the axes and the weave in dB to HR's own (`srgan_nb.metrics`), and how far the two results lie
+apart in grey levels. A variant that has its row in srgan_nb/experiments/adversarial.csv is not run again. Beside it a
+picture: from left to right the start, without, with, HR.
 """
 
 import argparse
