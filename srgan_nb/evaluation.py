@@ -173,7 +173,8 @@ def _paper_row(generator: Generator) -> str | None:
     """The row of the paper's tables that a trained generator reproduces, by its passport's recipe: "SRGAN-VGG22"."""
     recipe = getattr(generator, "passport", {}).get("recipe", {})
     stage = {"srresnet": "SRResNet", "srgan": "SRGAN"}.get(recipe.get("stage"))
-    content = recipe.get("content", "").replace("L1", "MSE").split("+")[0]  # of several VGG layers, the first
+    parts = recipe.get("content", "").replace("L1", "MSE").split("+")
+    content = next((part for part in parts if part in ("MSE", "VGG22", "VGG54")), parts[0])  # the first that it has
     return f"{stage}-{content}" if stage and content else None
 
 # %% ../nbs/22_evaluation.ipynb #65324cce

@@ -350,3 +350,13 @@ def test_the_curve_scores_what_the_mixture_makes(photo):
     with torch.no_grad():
         middle = interpolate_generators(first, second, 0.5)(downsample(photo)[None])[0]
     assert rows[1]["psnr_y"] == pytest.approx(psnr(middle, photo).item(), abs=0.01)
+
+
+@pytest.mark.parametrize(("stage", "content", "row"), [
+    ("srresnet", "L1", "SRResNet-MSE"), ("srgan", "VGG22+VGG31", "SRGAN-VGG22"), ("srgan", "VGG54", "SRGAN-VGG54"),
+    ("srgan", "VGG12+VGG22+VGG33+VGG43", "SRGAN-VGG22"),
+])
+def test_a_recipe_is_set_beside_the_row_of_the_paper_that_shares_a_layer(tmp_path, stage, content, row):
+    weights = tmp_path / "weights.safetensors"
+    save_generator(Generator(channels=4, blocks=1), weights, {"recipe": {"stage": stage, "content": content}})
+    assert find_model(weights).like == row

@@ -424,8 +424,8 @@ def test_a_photograph_too_large_for_the_whole_network_is_validated(tmp_path):
         import resource, sys, torch
         from pathlib import Path
         from PIL import Image
-        from srgan_nb.patches import pack_photos
         from srgan_nb.generator import Generator
+        from srgan_nb.packs import pack_photos
         from srgan_nb.reporter import Validator
         folder = Path(sys.argv[1])
         Image.linear_gradient("L").resize((1024, 768)).convert("RGB").save(folder / "large.png")
@@ -560,7 +560,8 @@ def test_settings_that_cannot_be_read_are_one_line(broken, word, photos, trained
 
 def test_a_run_of_the_version_without_formats_goes_on(photos, trained, tmp_path):
     "Row 10: an empty text, the word none and 0 threads were all nothing; some settings did not exist."
-    settings = run_settings("srgan", photos, trained, tmp_path / "run", steps=4, schedule="constant")
+    later = {one.name: one.default for one in fields(Settings) if one.metadata["since"]}
+    settings = run_settings("srgan", photos, trained, tmp_path / "run", steps=4, schedule="constant", **later)
     Trainer(settings, quiet=True).fit()
     file = tmp_path / "run/settings.json"
     saved = {one.name: json.loads(file.read_text())[one.name] for one in fields(Settings) if not one.metadata["since"]}
