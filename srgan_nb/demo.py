@@ -2,10 +2,10 @@
 
     python -m srgan_nb.demo [--steps 500] [--out demo]
 
-Trains the lite SRResNet for --steps updates, and the adversarial stage for four fifths as many, from the SRResNet that comes with the
-package, since a judge of textures has little to teach a beginner. Then it writes OUT/result.png: LR, bicubic, SRResNet,
-the start of stage 2, SRGAN, HR beside each other, and OUT/shipped_weights.png: the same by the weights that come with the
-package. Interrupted, it says what was saved; run again it goes on from there. Offline; no GPU needed.
+Trains the lite SRResNet for --steps updates, and the adversarial stage for four fifths as many, from the SRResNet that
+comes with the package, since a judge of textures has little to teach a beginner. Then it writes OUT/result.png: LR,
+bicubic, SRResNet, the start of stage 2, SRGAN, HR beside each other, and OUT/shipped_weights.png: the same by the weights
+that come with the package. Interrupted, it says what was saved; run again it goes on from there. Offline; no GPU needed.
 """
 
 import argparse
@@ -32,10 +32,10 @@ from srgan_nb.trainer import Interrupted, Trainer
 TRAINING_PHOTOS = ("coffee", "chelsea", "rocket", "hubble", "hopper")
 HELD_OUT = "astronaut"
 START = SHIPPED / "srresnet.safetensors"  # of stage 2
-ADVERSARIAL: dict[str, Any] = dict(
-    content="D", content_weight=0.05, pixel_weight=0.5, adversarial_weight=0.06, relativistic=True, gradient_penalty=0.0,
-    discriminator_kind="patch", discriminator_luma=False, discriminator_channels=16, discriminator_learning_rate=1e-3,
-    discriminator_beta1=0.0, optimizer="adam", learning_rate=4e-4, beta2=0.99, schedule="constant", ema=0.98, batch_size=8, patch_size=64)
+ADVERSARIAL: dict[str, Any] = dict(  # what differs from preset lite
+    content="D", content_weight=0.05, pixel_weight=0.5, adversarial_weight=0.06, discriminator_luma=False,
+    discriminator_channels=16, discriminator_learning_rate=1e-3, learning_rate=4e-4, schedule="constant", ema=0.98,
+    patch_size=64)
 CROP = (48, 160, 120, 128)  # top, left, height, width in HR pixels: what the picture shows enlarged
 
 

@@ -65,7 +65,7 @@ def test_the_scores_come_out_again(name: str, shared: Path) -> None:
 def test_what_the_second_stage_bought(dataset: str) -> None:
     "LPIPS far lower for no more than 2.5 dB, and mean colours within a grey level. The grid is test_grid.py's."
     first, second = (PASSPORTS[name]["scores"][dataset] for name in NAMES)
-    assert second["lpips"] < 0.65 * first["lpips"] and first["psnr_y"] - 2.5 < second["psnr_y"] < first["psnr_y"]
+    assert second["lpips"] < 0.63 * first["lpips"] and first["psnr_y"] - 2.5 < second["psnr_y"] < first["psnr_y"]
     assert first["colour_shift"] < 1 and second["colour_shift"] < 1
 
 

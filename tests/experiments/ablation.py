@@ -55,6 +55,11 @@ OPPONENTS = {
 QUESTIONS = {"ablation": (GRID, SUSPECTS), "opponents": (GAME, OPPONENTS)}
 
 
+def known_variants(table: Path) -> set[str]:
+    "The variants that have their row."
+    return {row["variant"] for row in csv.DictReader(open(table, encoding="utf-8"))} if table.exists() else set()
+
+
 @torch.inference_mode()
 def scored(run: Path) -> dict[str, float]:
     "The figures of one row: means over the demo photographs, which nothing here is trained on."
@@ -95,7 +100,7 @@ def main() -> int:
     if unknown := set(options.only or ()) - set(variants):
         parser.error(f"no such variant: {', '.join(sorted(unknown))}; choose from {', '.join(variants)}")
     table = package_file(f"experiments/{options.question}.csv")
-    known = {row["variant"] for row in csv.DictReader(open(table, encoding="utf-8"))} if table.exists() else set()
+    known = known_variants(table)
     if "start: SRResNet" not in known:
         append_row(table, {"variant": "start: SRResNet", "steps": 0, **scored(options.run)})
     folders = {name: options.out / name.replace(" ", "-") for name in variants}

@@ -10,7 +10,6 @@ picture: from left to right the start, without, with, HR.
 """
 
 import argparse
-import csv
 import sys
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from srgan_nb.packs import pack_photos
 from srgan_nb.runs import append_row
 from srgan_nb.settings import settings_for
 from srgan_nb.trainer import Trainer
+from tests.experiments.ablation import known_variants
 
 START, WITHOUT, WITH = "start: SRResNet", "VGG alone", "VGG and the discriminator"
 CROPS = {"chelsea": (100, 200), "coffee": (40, 180), "astronaut": (30, 130), "rocket": (280, 250)}  # top, left
@@ -74,7 +74,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/adversarial"))
     options = parser.parse_args()
     table = package_file("experiments/adversarial.csv")
-    known = {row["variant"] for row in csv.DictReader(open(table, encoding="utf-8"))} if table.exists() else set()
+    known = known_variants(table)
     pack = pack_photos(options.validation, 4)
     pairs = [(to_tensor(pack.lr(i)), to_tensor(pack.hr(i))) for i in range(len(pack))]
     generators = [load_generator(options.run)]
@@ -85,7 +85,8 @@ def main() -> int:
         if name not in known:
             settings = settings_for("srgan", "lite", init=options.run, out=str(out), data=options.data,
                                     validation=options.validation, vgg_weights=options.vgg_weights,
-                                    steps=options.steps, ema=0.98, precision=options.precision, threads=options.threads, **changes)
+                                    steps=options.steps, ema=0.98, precision=options.precision,
+                                    threads=options.threads, **changes)
             Trainer(settings).fit()
             append_row(table, {"variant": name, "steps": options.steps, **scored(load_generator(out), pairs)})
         generators.append(load_generator(out))

@@ -134,7 +134,8 @@ class NotebookPage:
     def __init__(self, driver, address: str, path: str, place: str = "doc"):
         self.driver = driver
         driver.switch_to.new_window("tab")
-        driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})  # else no notebook is the current one
+        # else no notebook is the current one
+        driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
         driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": NOTE_ERRORS})
         driver.get(f"{address}/{place}/tree/{path}?reset")
         wait_for(lambda: driver.execute_script("return 'jupyterapp' in window"), "JupyterLab")
