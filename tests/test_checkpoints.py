@@ -1,4 +1,4 @@
-"""What 12_checkpoints.ipynb can't hold: who may read a weight file."""
+"""What 50_checkpoints.ipynb can't hold: who may read a weight file."""
 
 import os
 import stat

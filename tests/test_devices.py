@@ -1,4 +1,4 @@
-"""What 26_scaling_up.ipynb can't hold: devices that are refused, everywhere in the same words."""
+"""What 57_scaling_up.ipynb can't hold: devices that are refused, everywhere in the same words."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What 28_grid.ipynb can't hold: bad input, phases and sizes, and the shipped SRGAN on every demo photograph."""
+"""What 61_grid.ipynb can't hold: bad input, phases and sizes, and the shipped SRGAN on every demo photograph."""
 
 import pytest
 import torch
