@@ -9,7 +9,16 @@ from PIL import Image
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from srgan_nb.plots import LiveCurves, plot_curves, show_images, show_spectrum, spectrum
+from srgan_nb.plots import (
+    FACE,
+    LiveCurves,
+    plot_curves,
+    running_crop,
+    show_images,
+    show_spectrum,
+    spectrum,
+    where_we_are,
+)
 
 
 @pytest.fixture
@@ -51,6 +60,22 @@ def test_titles_must_fit_the_pictures():
     for images, titles in [([], None), ([torch.rand(3, 4, 4)], ["a", "b"])]:
         with pytest.raises(ValueError, match="titles"):
             show_images(images, titles)
+
+
+def test_where_we_are_shows_the_same_face_large_and_few_in_a_row(figure):
+    hr = running_crop()
+    lr, (top, left, height, width) = hr[..., ::4, ::4], FACE
+    for steps in ({}, {"a": hr}, {"a": hr, "b": hr[0]}, {"a": hr, "b": hr, "c": hr, "d": hr}):
+        where_we_are(lr, steps, hr[0])
+        titles = [axes.get_title() for axes in figure().axes if axes.get_title()]
+        first, *_, last = pictures_in(figure())
+        assert titles == ["LR", *steps, "HR"]
+        assert np.array_equal(last, (hr[0, :, top:top + height, left:left + width] * 255).round().permute(1, 2, 0))
+        assert np.array_equal(first, last[::4, ::4])
+        assert len({axes.get_subplotspec().colspan.start for axes in figure().axes}) <= 3
+        assert figure().get_figwidth() > 9.5, "as large as the page allows"
+    where_we_are(lr, hr / 2, hr, "half as bright")
+    assert figure().axes[1].get_title() == "half as bright"
 
 
 def test_curves_in_panels(figure):
