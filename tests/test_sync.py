@@ -15,16 +15,11 @@ from urllib.parse import unquote
 import pytest
 
 from tests.conftest import ROOT
-from tests.support.notebooks import BIN, NOTEBOOKS, clean_copies, git, judged_copies, tracked_files
+from tests.support.notebooks import BIN, NOTEBOOKS, cells, clean_copies, git, judged_copies, tracked_files
 
 LESSONS = [path for path in NOTEBOOKS if path.stem != "index"]
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-
-
-def cells(path: Path, kind: str = "") -> list[dict]:
-    found = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return [{**cell, "source": "".join(cell["source"])} for cell in found if kind in cell["cell_type"]]
 
 
 @pytest.fixture(scope="module")

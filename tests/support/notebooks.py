@@ -1,5 +1,6 @@
 """The project's notebooks, and what of them is judged: never what a reader's JupyterLab left in them."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,12 @@ def tracked_files(folder: Path) -> list[Path]:
 # A copy that a reader made to play with is not among the project's notebooks. Without git all of them are.
 NBS = ROOT / "nbs"
 NOTEBOOKS = sorted(path for path in tracked_files(NBS) or NBS.iterdir() if path.suffix == ".ipynb")
+
+
+def cells(path: Path, kind: str = "") -> list[dict]:
+    "The cells of a notebook, all or of one kind, their sources as one text."
+    found = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [{**cell, "source": "".join(cell["source"])} for cell in found if kind in cell["cell_type"]]
 
 
 def clean_copies(notebooks: Iterable[Path], folder: Path) -> Path:
