@@ -33,7 +33,7 @@ __all__ = ["Discriminator", "Generator", "Trainer", "VGGContentLoss", "__version
 if not TYPE_CHECKING:  # which would take every name for one of these
     def __getattr__(name: str):
         if name == "__version__":
-            value = import_module("importlib.metadata").version(__name__)
+            value = import_module(f"{__name__}.files").package_version()
         elif name in HOMES:
             value = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
         else:

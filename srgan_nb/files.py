@@ -1,19 +1,25 @@
-"""Where files lie, and how they are written: never by halves, by one process at a time. Plain Python."""
+"""Where files lie, and how they are written: never by halves, by one process at a time."""
 
 import os
 import secrets
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
-from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from srgan_nb.errors import UserError
 
-__all__ = ["package_file", "data_folder", "write_atomically", "folder_atomically", "check_place", "flush_to_disk",
-           "check_free_space", "locked", "short_name", "is_run"]
+__all__ = ["package_version", "package_file", "data_folder", "write_atomically", "folder_atomically", "check_place",
+           "flush_to_disk", "check_free_space", "locked", "short_name", "is_run"]
+
+
+def package_version() -> str:
+    """The version of this package that is installed, such as "0.1.0"."""
+    return metadata.version("srgan_nb")
 
 
 def package_file(name: str) -> Path:
@@ -116,28 +122,13 @@ def locked(path: str | Path, busy: str | None = None) -> Iterator[None]:
     `path`: a file that is made for the purpose, in a folder that is made where it is missing. Waits for its turn; with
     `busy`, a sentence, it raises `UserError` with that sentence in place of waiting.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab") as file:
-        while not _take_lock(file):
-            if busy:
-                raise UserError(busy)
-            time.sleep(0.05)
-        yield
-
-
-def _take_lock(file: BinaryIO) -> bool:
-    """Locks an open file until it is closed; whether nobody else had locked it."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     try:
-        if sys.platform == "win32":
-            import msvcrt
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # how Linux and macOS, and Windows, say that it is taken
-        return False
-    return True
+        held = FileLock(path, blocking=busy is None).acquire()
+    except Timeout:
+        raise UserError(busy) from None
+    with held:
+        yield
 
 
 def short_name(name: str, most: int = 100) -> str:

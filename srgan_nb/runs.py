@@ -12,7 +12,6 @@ import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor
 from .checkpoints import load_state, read_passport, save_generator, save_state
 from .devices import Processes
 from .errors import UserError
-from .files import locked, write_atomically
+from .files import locked, package_version, write_atomically
 from .settings import Settings, as_saved, from_saved
 
 # %% ../nbs/53_runs.ipynb #dd2a0c8c
@@ -206,7 +205,7 @@ class Checkpointer:
         "What the weights' file says of itself: recipe, photographs, steps, hours, score."
         recipe = {one.name: getattr(self.settings, one.name) for one in fields(Settings)
                   if "path" not in one.metadata["marks"]}
-        return {"srgan_nb": metadata.version("srgan_nb"), "torch": torch.__version__, "step": state.step,
+        return {"srgan_nb": package_version(), "torch": torch.__version__, "step": state.step,
                 "hours": round(state.seconds / 3600, 3), "loss": stage.loss.describe(), "recipe": recipe,
                 "photos": state.photos, "photos_hash": state.photos_hash, "validation_psnr_y": state.latest}
 

@@ -145,7 +145,7 @@ def test_who_waits_has_its_turn_when_the_holder_is_killed(tmp_path, monkeypatch)
             has_its_turn.set()
 
     pause = time.sleep
-    monkeypatch.setattr("srgan_nb.files.time.sleep", lambda seconds: waits.set() or pause(seconds))
+    monkeypatch.setattr("time.sleep", lambda seconds: waits.set() or pause(seconds))
     waiter = Thread(target=wait_and_enter)
     waiter.start()
     waits.wait()
