@@ -137,7 +137,7 @@ def train(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return 128 + stop.signal
-    if trainer.loop.processes.first:
+    if trainer.processes.first:
         run = trainer.run.folder
         print(f"done: {run / 'generator.safetensors'}, the newest weights; best.safetensors beside it, the best by "
               f"validation; pictures in {run / 'samples'}\nhow it went: python -c "

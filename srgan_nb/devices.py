@@ -157,14 +157,6 @@ class Processes:
         "Whether this process is the one that writes files and prints."
         return self.rank == 0
 
-    def share(self, network: nn.Module, device: torch.device) -> nn.Module:
-        "Wraps a network so that its gradients are averaged over all processes during backward; alone, the network."
-        if self.world == 1:
-            return network
-        devices = [device] if device.type == "cuda" else None
-        # BN's running statistics stay each process's own: only rank 0's are saved
-        return nn.parallel.DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
-
     def mean(self, values: Tensor) -> Tensor:
         "The mean of `values` over all processes."
         if self.world > 1:

@@ -18,13 +18,14 @@ import torch
 from tqdm import tqdm
 
 from .bicubic import upsample_bicubic
+from .devices import Processes
 from .errors import UserError
 from .generator import Generator
 from .images import save_image, to_tensor
 from .metrics import lpips, lpips_network, psnr
 from .packs import Pack
 from .plots import LiveCurves
-from .runs import RunFolder, append_row, read_rows
+from .runs import RunFolder, RunState, append_row, read_rows
 from .settings import Settings
 from .tiles import FastGenerator, enlarge_in_tiles
 
@@ -105,18 +106,19 @@ class Reporter:
         if self.live and table == "log":
             self.curves.update(losses_of(self.run))
 
-    def log(self, row: dict[str, float], seconds: float, patches: int, waited: float) -> float:
-        """Adds a row to log.csv and one to timing.csv; returns the seconds of the whole run.
+    def log(self, state: RunState, processes: Processes, waited: float) -> None:
+        """Adds a row to log.csv, the means since the last one, and one to timing.csv; its seconds are added to `state`.
 
-        seconds: those before this row's; patches: of this row; waited: seconds since the beginning of the block.
+        waited: seconds since the beginning of the block.
         """
+        rate, patches = self.settings.learning_rate_at(state.step - 1), state.meter.updates * self.settings.batch_size
+        row = {"step": state.step, "learning_rate": rate, **state.meter.read(processes)}  # which waits for a GPU
         elapsed = time.perf_counter() - self.began
+        state.seconds += elapsed
         self.write("log", row)
-        self.write("timing", {"step": row["step"], "seconds": seconds + elapsed,
-                              "patches_per_second": patches / elapsed,
+        self.write("timing", {"step": state.step, "seconds": state.seconds, "patches_per_second": patches / elapsed,
                               "waiting_for_data": (waited - self.waited) / elapsed})
         self.began, self.waited = time.perf_counter(), waited
-        return seconds + elapsed
 
 # %% ../nbs/55_reporter.ipynb #04b867f9
 class Validator:

@@ -249,6 +249,8 @@ class Checkpointer:
                 self.run.require_free()
             self.run.tidy(state.step, validated=not self.settings.due_after(state.step).validation)
             self.run.save_settings(self.settings)
+            if not self.run.saved():
+                self.save(stage, state)  # so that there is something to go on from before the first checkpoint is due
         return problems
 
     def restore(self, stage: Any, state: RunState, device: torch.device | str = "cpu") -> list[str]:

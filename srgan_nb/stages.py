@@ -219,8 +219,10 @@ def wrapped(learners: list[Learner], processes: Processes, device: torch.device,
         network = learner.network
         if settings.synchronize_batch_norm and processes.world > 1:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        compiled: Any = torch.compile(network) if settings.compile else network
-        learner.called = processes.share(compiled, device)
+        learner.called = torch.compile(network) if settings.compile else network
+        if processes.world > 1:  # BN's running statistics stay each process's own: only rank 0's are saved
+            learner.called = nn.parallel.DistributedDataParallel(
+                learner.called, [device] if device.type == "cuda" else None, broadcast_buffers=False)
     yield
     for learner in learners:
         learner.called = learner.network

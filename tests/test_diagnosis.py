@@ -52,8 +52,8 @@ def test_a_learning_rate_that_is_too_high(photos, trained, tmp_path):
 
 
 def test_a_loss_that_is_no_number(photos, trained, tmp_path):
-    def poison(loop, lr, hr):
-        torch.nn.init.constant_(loop.stage.generator.network.tail.bias, float("inf"))
+    def poison(trainer, lr, hr):
+        torch.nn.init.constant_(trainer.stage.generator.network.tail.bias, float("inf"))
 
     with pytest.raises(UserError, match="no finite number"):
         broken_run(photos, trained, tmp_path / "run", poison, stage="srresnet")
@@ -63,8 +63,8 @@ def test_a_loss_that_is_no_number(photos, trained, tmp_path):
 
 @pytest.mark.slow
 def test_a_discriminator_that_has_won(photos, trained, tmp_path):
-    def mark(loop, lr, hr):
-        loop.stage.generator.learning_rate = 1e-30  # a generator that stands still can't answer
+    def mark(trainer, lr, hr):
+        trainer.stage.generator.learning_rate = 1e-30  # a generator that stands still can't answer
         return lr, torch.ones_like(hr)  # real patches are plain white: nothing is easier to tell
 
     found = broken_run(photos, trained, tmp_path / "run", mark, learning_rate=0.02, schedule="constant",
@@ -83,7 +83,7 @@ def test_one_term_drowns_the_other(weight, name, photos, trained, tmp_path):
 
 
 def test_a_colour_that_drifts(photos, trained, tmp_path):
-    def less_blue(loop, lr, hr):
+    def less_blue(trainer, lr, hr):
         return lr, hr - torch.tensor([0.0, 0.0, 0.1]).view(3, 1, 1)
 
     found = broken_run(photos, trained, tmp_path / "run", less_blue, stage="srresnet",

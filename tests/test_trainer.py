@@ -10,6 +10,7 @@ import sys
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,28 +25,28 @@ from srgan_nb.errors import UserError
 from srgan_nb.generator import Generator
 from srgan_nb.packs import pack_photos
 from srgan_nb.patches import PatchSampler
-from srgan_nb.reporter import Reporter, Validator
+from srgan_nb.reporter import Reporter
 from srgan_nb.runs import Checkpointer, RunFolder, RunState, append_row, read_rows
 from srgan_nb.settings import Settings, settings_for
 from srgan_nb.stages import SRResNetStage, first_generator
-from srgan_nb.trainer import Interrupted, Loop, Trainer
+from srgan_nb.trainer import Interrupted, Trainer, train
 from tests.conftest import ROOT
 from tests.support.kills import killed_at_change
 from tests.support.small_runs import SMALL, SMALL_GAN, assert_same, final_state, run_settings
 
 
 def at(step: int, happens):
-    "For `before_update`: calls `happens(loop)` just before update number `step`."
-    def look_in(loop, lr, hr):
-        if loop.state.step == step:
-            happens(loop)
+    "For `before_update`: calls `happens(trainer)` just before update number `step`."
+    def look_in(trainer, lr, hr):
+        if trainer.state.step == step:
+            happens(trainer)
 
     return look_in
 
 
 def stopped_at(step: int, build, *arguments) -> None:
     "Trains until a SIGINT arrives before update number `step`; `build` makes the trainer."
-    trainer = build(*arguments, quiet=True, before_update=at(step, lambda loop: signal.raise_signal(signal.SIGINT)))
+    trainer = build(*arguments, quiet=True, before_update=at(step, lambda trainer: signal.raise_signal(signal.SIGINT)))
     with pytest.raises(Interrupted, match=f"stopped after step {step + 1} .* --resume"):
         trainer.fit()
 
@@ -343,7 +344,7 @@ def test_a_refused_second_trainer_changes_nothing_of_a_live_run(photos, trained,
     settings = run_settings("srresnet", photos, trained, tmp_path / "run", checkpoint_every=4, log_every=1)
     seen = []
 
-    def nosy(loop):
+    def nosy(trainer):
         before = contents(Path(settings.out))
         with pytest.raises(UserError, match="another process"):
             Trainer.resume(settings.out, quiet=True, steps=50).fit()
@@ -358,8 +359,8 @@ def test_a_refused_second_trainer_changes_nothing_of_a_live_run(photos, trained,
 def test_not_a_number_stops_at_once_and_keeps_the_last_checkpoint(photos, trained, tmp_path):
     settings = run_settings("srresnet", photos, trained, tmp_path / "run", checkpoint_every=2)
 
-    def poison(loop):
-        torch.nn.init.constant_(loop.stage.generator.network.head[0].weight, float("nan"))
+    def poison(trainer):
+        torch.nn.init.constant_(trainer.stage.generator.network.head[0].weight, float("nan"))
 
     with pytest.raises(UserError, match=r"step 5: content, colour is no finite number.*step-00000004"):
         Trainer(settings, quiet=True, before_update=at(4, poison)).fit()
@@ -407,7 +408,7 @@ def test_a_failing_validation_loses_nothing(photos, trained, tmp_path):
     Trainer(whole, quiet=True).fit()
     in_the_way = Path(broken.out, "samples")
     with pytest.raises(OSError):  # a file where the folder of pictures should be
-        Trainer(broken, quiet=True, before_update=at(2, lambda loop: in_the_way.write_text("", encoding="utf-8"))).fit()
+        Trainer(broken, quiet=True, before_update=at(2, lambda trainer: in_the_way.write_text("", encoding="utf-8"))).fit()
     assert final_state(broken.out)["step"] == 4 and not RunFolder(broken.out).table("validation").exists()
     in_the_way.unlink()
     Trainer.resume(broken.out, quiet=True).fit()
@@ -640,7 +641,7 @@ def test_the_paper_on_a_cpu_says_what_it_costs_before_the_first_step(photos, tmp
     class Enough(Exception):
         pass
 
-    def stop(loop):
+    def stop(trainer):
         raise Enough
 
     settings = settings_for("srresnet", data=str(photos), out=str(tmp_path / "run"), patch_size=32, batch_size=512,
@@ -697,12 +698,16 @@ def test_the_loop_turns_with_whatever_parts_it_is_given(photos, tmp_path):
     pack = pack_photos(photos, minimum=16, progress=False)
     run = RunFolder(tmp_path / "run")
     run.folder.mkdir()
-    loop = Loop(settings, torch.device("cpu"), Processes(), SRResNetStage(settings, first_generator(settings)),
-                RunState(), Reporter(run, settings, quiet=True), Checkpointer(run, settings), Validator())
-    with loop.reporter.watching(0):
-        assert not loop.run(PatchSampler(pack, 16, 4).batches(0, 2), pack, asked=[])
-    assert loop.state.step == 2 and load_state(run.saved()[-1])["step"] == 2
-    assert len(read_rows(run.table("validation"))) == 1
+    validated = []
+    parts = SimpleNamespace(
+        settings=settings, stage=SRResNetStage(settings, first_generator(settings)), state=RunState(),
+        processes=Processes(), device=torch.device("cpu"), reporter=Reporter(run, settings, quiet=True),
+        checkpointer=Checkpointer(run, settings), before_update=None, stop_at_nan=lambda: None,
+        validate=lambda unseen: validated.append(unseen))
+    with parts.reporter.watching(0):
+        assert not train(parts, PatchSampler(pack, 16, 4).batches(0, 2), pack, asked=[])
+    assert parts.state.step == 2 and load_state(run.saved()[-1])["step"] == 2
+    assert validated == [pack] and [row["step"] for row in read_rows(run.table("log"))] == [2]
 
 
 def test_no_class_of_the_trainer_is_long_or_inherits_from_one_of_ours():

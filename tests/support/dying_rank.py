@@ -11,8 +11,8 @@ from functools import partial
 from srgan_nb import cli, trainer
 
 
-def die(loop: trainer.Loop, *batch) -> None:
-    if loop.state.step == 7 and loop.processes.rank == 1:
+def die(dying: trainer.Trainer, *batch) -> None:
+    if dying.state.step == 7 and dying.processes.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
