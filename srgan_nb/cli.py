@@ -35,24 +35,21 @@ def exits_cleanly(command: Callable[[Sequence[str] | None], int | None]) -> Call
         sys.stderr = sys.stderr or open(os.devnull, "w")  # a service, or Windows without a console
         try:
             return command([meant(argument) for argument in (sys.argv[1:] if arguments is None else arguments)]) or 0
-        except UserError as error:
-            print(f"srgan_{command.__name__}: {error}", file=sys.stderr)
-            return 1
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            print(f"srgan_{command.__name__}: {where}{error.strerror or error}", file=sys.stderr)
-            return 1
         except KeyboardInterrupt:
-            print(f"srgan_{command.__name__}: interrupted", file=sys.stderr)
-            return 130
+            said, code = "interrupted", 130
+        except UserError as error:
+            said, code = str(error), 1
+        except OSError as error:
+            said, code = f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", 1
         except Exception as error:
             from srgan_nb.tiles import is_out_of_memory
 
             if not is_out_of_memory(error):
                 raise
             what = str(error).strip().split("\n")[0]
-            print(f"srgan_{command.__name__}: out of memory: choose a smaller batch or tile ({what})", file=sys.stderr)
-            return 1
+            said, code = f"out of memory: choose a smaller batch or tile ({what})", 1
+        print(f"srgan_{command.__name__}: {said}", file=sys.stderr)
+        return code
 
     return wrapped
 

@@ -217,6 +217,7 @@ def content_hash(*facts) -> str:
 class Pack(MappedFiles):
     """Photographs as raw pixels in memory-mapped files; a crop is a slice. Made by `pack_photos`.
 
+    folder: where it lies. photos: some of them, all by default. Raises `UserError` where there is no whole pack.
     scale: HR side / LR side. names: of the photos. skipped: (name, reason) of the files that did not serve.
     hash: of the scale and the names and contents of the photos; it names the training set in a weight file.
     """
@@ -232,11 +233,6 @@ class Pack(MappedFiles):
         self.photos = [Photo(*entry) for entry in index["photos"]] if photos is None else photos
         self.names = [photo.name for photo in self.photos]
         self.hash = content_hash(self.scale, [(photo.name, photo.digest) for photo in self.photos])
-
-    @classmethod
-    def open(cls, folder: str | Path) -> "Pack":
-        "The pack in a folder. Raises `UserError` where there is no whole one."
-        return cls(folder)
 
     def __reduce__(self):
         return Pack, (self.folder, self.photos)  # other processes map the files themselves
@@ -355,7 +351,7 @@ def pack_photos(photos: str | Path | Iterable, scale: int = 4, cache: str | Path
         raise UserError(f"{root}: {NothingToPack([*refused.items(), *nothing.skipped])}") from None
     except OSError as error:
         raise UserError(f"can't write a pack in {cache}: {error.strerror or error}") from None
-    pack = Pack.open(target)
+    pack = Pack(target)
     pack.skipped = sorted([*refused.items(), *(entry for entry in pack.skipped if entry[0] in usable)])
     if progress:
         print(pack)

@@ -378,7 +378,7 @@ def test_split_and_hash(photos):
 # Faults ----------------------------------------------------------------------------------------------------------
 
 def whole(folder: Path) -> bool:
-    one = Pack.open(folder)
+    one = Pack(folder)
     return len(one) == 6 and one.hr(5).shape == (300, 400, 3) and one.lr(5)[-1, -1].size == 3
 
 
@@ -455,7 +455,7 @@ def test_a_damaged_pack_is_an_error(photos, damage):
     with pytest.raises(UserError, match="delete it and run pack_photos again"):
         pack(photos)
     with pytest.raises(UserError):
-        Pack.open(one.folder)
+        Pack(one.folder)
 
 
 def test_a_cache_that_cannot_be_written_is_an_error(photos, tmp_path):

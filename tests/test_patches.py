@@ -103,7 +103,7 @@ def test_a_step_depends_on_seed_and_step_alone(make_pack):
     pack = make_pack([(100, 100)] * 6, smooth=True)
     first = PatchSampler(pack, 48, 4, seed=1)
     straight = [first.batch(step) for step in range(6)]
-    resumed = PatchSampler(Pack.open(pack.folder), 48, 4, seed=1)
+    resumed = PatchSampler(Pack(pack.folder), 48, 4, seed=1)
     for step in (5, 3, 4):
         for one, other in zip(straight[step], resumed.batch(step), strict=True):
             assert torch.equal(one, other)

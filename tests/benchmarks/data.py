@@ -116,7 +116,7 @@ def one_process(photos: Path, pack: Pack, rounds: int = 3) -> None:
 
 
 def read_for(folder: Path, start: int, seconds: float, barrier, results) -> None:
-    sampler, steps = PatchSampler(Pack.open(folder)), iter(range(start, 10**12))
+    sampler, steps = PatchSampler(Pack(folder)), iter(range(start, 10**12))
     sampler.batch(next(steps))
     barrier.wait()
     results.put(rate(lambda: len(sampler.batch(next(steps))[1]), seconds))
