@@ -127,10 +127,8 @@ def where_we_are(lr: torch.Tensor, step: torch.Tensor | dict[str, torch.Tensor],
     """
     steps = step if isinstance(step, dict) else {title: step}
     shown = {"LR": lr, **steps, "HR": hr}
-    faces = []
-    for picture in shown.values():
-        picture = _as_picture(picture[0] if picture.ndim == 4 else picture)
-        faces.append(picture.crop(_crop_box(FACE, picture.size, hr.shape[:-3:-1])))
+    pictures = [_as_picture(one[0] if one.ndim == 4 else one) for one in shown.values()]
+    faces = [picture.crop(_crop_box(FACE, picture.size, pictures[-1].size)) for picture in pictures]
     columns = 2 if len(faces) in (2, 4) else 3
     show_images(faces, list(shown), columns=columns, height=FIGURE_WIDTH / columns)
 
