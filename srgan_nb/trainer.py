@@ -206,7 +206,8 @@ class Trainer:
 
     def validate(self, unseen: Pack) -> None:
         "A sample picture, the best weights if these are, and a row in validation.csv."
-        scores = self.validator(self.stage.shown, unseen, self.run.sample(self.state.step))
+        scores = self.validator(self.stage.shown, unseen, self.run.sample(self.state.step), self.stage.verdicts,
+                                self.settings.patch_size)
         if self.state.scored(scores["psnr_y"]):
             self.checkpointer.save_weights("best", self.stage, self.state)
         self.checkpointer.save_weights("generator", self.stage, self.state)  # now its passport has the score

@@ -710,6 +710,23 @@ def test_the_loop_turns_with_whatever_parts_it_is_given(photos, tmp_path):
     assert validated == [pack] and [row["step"] for row in read_rows(run.table("log"))] == [2]
 
 
+@pytest.mark.parametrize("kind", [{}, TEXTURES])
+def test_the_judge_is_heard_on_held_out_photographs_and_learns_nothing_there(kind, photos, trained, tmp_path):
+    settings = run_settings("srgan", photos, trained, tmp_path / "run", **kind)
+    stage = stages.stage_for(settings)
+    before = {name: tensor.clone() for name, tensor in stage.discriminator.network.state_dict().items()}
+    sr, hr = torch.rand(2, 3, settings.patch_size, settings.patch_size, 3).movedim(-1, 2).contiguous()
+    said = stage.verdicts(sr, hr)
+    assert stage.discriminator.network.training
+    assert all(torch.equal(before[name], now) for name, now in stage.discriminator.network.state_dict().items())
+    judge = stage.discriminator.network.eval()
+    assert said == {"real": pytest.approx(judge(hr).sigmoid().mean().item()),
+                    "fake": pytest.approx(judge(sr).sigmoid().mean().item())}
+    Trainer(settings, quiet=True).fit()
+    rows = read_rows(RunFolder(tmp_path / "run").table("validation"))
+    assert rows and all(0 < row["real"] < 1 and 0 < row["fake"] < 1 for row in rows)
+
+
 def test_no_class_of_the_trainer_is_long_or_inherits_from_one_of_ours():
     for module in (checkpoints, devices, reporter, runs, settings_module, stages, trainer_module):
         tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
