@@ -42,7 +42,7 @@ from .images import open_image, to_rgb
 # %% ../nbs/43_packs.ipynb #ddcdb343
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 
-
+# %% ../nbs/43_packs.ipynb #ddcdb34b
 def photo_files(photos: str | Path | Iterable) -> tuple[Path, dict[str, Path]]:
     """The folder that holds all of `photos`, and name -> path of every file, by the order of the names.
 
@@ -82,7 +82,7 @@ def photo_files(photos: str | Path | Iterable) -> tuple[Path, dict[str, Path]]:
 
     return root, dict(sorted((printable(path), path) for path in paths))
 
-
+# %% ../nbs/43_packs.ipynb #ddcdb34c
 def refuse_pairs(folder: str, inside: Iterable[str]) -> None:
     "Raises `UserError` where folders of LR lie beside those of HR, as in Set5/LRx4 and Set5/HR: no LR is to learn from."
     low, high = (sorted(name for name in inside if re.search(rf"(^|_){kind}(x\d|_|$)", name)) for kind in ("LR", "HR"))
