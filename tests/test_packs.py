@@ -23,6 +23,7 @@ from srgan_nb.errors import UserError
 from srgan_nb.images import open_image, to_rgb
 from srgan_nb.packs import Pack, make_pair, pack_photos
 from tests.support.kills import killed_at_change
+from tests.support.opens import watched_opens
 from tests.support.processes import context
 
 SHARED = Path(os.environ.get("SRGAN_NB_SHARED", ""))
@@ -334,28 +335,24 @@ def test_files_that_are_no_photos_do_not_change_the_pack_but_are_listed(photos):
 def test_unchanged_files_are_not_read_again_and_disguised_changes_are_noticed(photos, monkeypatch):
     later = time.time_ns() + 10**10  # as if ten seconds had passed
     monkeypatch.setattr(packs.time, "time_ns", lambda: later)
-    first, read = pack(photos), []
-    look = packs.inspect
-    monkeypatch.setattr(packs, "inspect", lambda path: read.append(path.name) or look(path))
-    pack(photos)
-    assert read == []
+    first, read = pack(photos), set()
+    with watched_opens(lambda path, to_write: read.add(path.name) if path.parent == photos else None):
+        pack(photos)
+        assert read == set()
     before = (photos / "1.png").stat()
     data = bytearray((photos / "1.png").read_bytes())
     data[-1] ^= 1                                                            # same size ...
     (photos / "1.png").write_bytes(bytes(data))
     os.utime(photos / "1.png", ns=(before.st_atime_ns, before.st_mtime_ns))  # ... and the old date
     assert pack(photos).hash != first.hash
-    assert read == ["1.png"]
 
 
-def test_a_file_that_changes_while_it_is_packed_is_an_error(photos, monkeypatch):
-    def change_and_read(path, scale):
-        pair = make_pair(path, scale)
-        path.write_bytes(PNG)
-        return pair
+def test_a_file_that_changes_while_it_is_packed_is_an_error(photos):
+    def change(path, to_write):
+        if path.name == "hr.bin" and to_write:  # all files were read, none is decoded yet
+            (photos / "2.png").write_bytes(PNG)
 
-    monkeypatch.setattr(packs, "make_pair", change_and_read)
-    with pytest.raises(UserError, match="changed while it was being packed"):
+    with watched_opens(change), pytest.raises(UserError, match="changed while it was being packed"):
         pack(photos)
 
 
@@ -418,29 +415,30 @@ def test_a_full_disk_is_said_before_and_while_packing(photos, monkeypatch):
         with pytest.raises(UserError, match="make room"):
             pack(photos)
 
-    def no_room(path, scale):
-        raise OSError(28, "No space left on device")
+    def no_room(path, to_write):
+        if path.name == "lr.bin":
+            raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(packs, "make_pair", no_room)
-    with pytest.raises(UserError, match="No space left"):
+    with watched_opens(no_room), pytest.raises(UserError, match="No space left"):
         pack(photos)
     assert not [path for path in (photos.parent / "packs").iterdir() if path.is_dir()]
 
 
-def test_an_interruption_stops_soon_and_leaves_nothing(tmp_path, monkeypatch):
+def test_an_interruption_stops_soon_and_leaves_nothing(tmp_path):
     fill(tmp_path / "photos", {f"{k}.png": encoded(picture(seed=k), "PNG") for k in range(50)})
-    done = []
+    decoded = []
 
-    def interrupted(path, scale):
-        done.append(path)
-        if len(done) == 5:
-            raise KeyboardInterrupt
-        return make_pair(path, scale)
+    def interrupt(path, to_write):
+        if path.name == "hr.bin":
+            decoded.append("they begin to be decoded")
+        elif decoded and path.parent == tmp_path / "photos":
+            decoded.append(path)
+            if len(decoded) == 6:
+                raise KeyboardInterrupt
 
-    monkeypatch.setattr(packs, "make_pair", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with watched_opens(interrupt), pytest.raises(KeyboardInterrupt):
         pack(tmp_path / "photos", workers=2)
-    assert len(done) < 20
+    assert len(decoded) < 20
     assert not [path for path in (tmp_path / "packs").iterdir() if path.is_dir()]
 
 
@@ -466,10 +464,13 @@ def test_a_cache_that_cannot_be_written_is_an_error(photos, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="folders have other permissions there")
 def test_a_pack_in_a_folder_that_can_only_be_read(photos, monkeypatch):
-    one = pack(photos)
-    monkeypatch.setattr(packs, "locked", None)  # nothing is to be locked or written any more
-    monkeypatch.setattr(packs, "write_pack", None)
-    assert pack(photos).folder == one.folder
+    "Nothing is locked or written any more."
+    later = time.time_ns() + 10**10  # as if ten seconds had passed: what was seen of the files is settled
+    monkeypatch.setattr(packs.time, "time_ns", lambda: later)
+    one, written = pack(photos), []
+    with watched_opens(lambda path, to_write: written.append(path) if to_write else None):
+        assert pack(photos).folder == one.folder
+    assert written == []
 
 
 def test_an_old_or_broken_memory_of_digests_does_no_harm(photos):

@@ -1,13 +1,16 @@
 """What other tests rest on: their environment, and processes that die where they should."""
 
+import ast
 import os
 from pathlib import Path
 
 import pytest
 
 from srgan_nb.files import write_atomically
+from tests.conftest import ROOT
 from tests.support.environment import private_environment
 from tests.support.kills import killed_at_change
+from tests.support.opens import watched_opens
 from tests.support.waiting import wait_for, wait_for_rest
 
 
@@ -56,3 +59,56 @@ def test_waiting_ends_with_the_event_or_says_what_did_not_come() -> None:
 def test_what_flickers_is_asked_until_it_rests():
     answers = iter([1, 1, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3])
     assert wait_for_rest(lambda: next(answers), "rest") == 2 and next(answers) == 3
+
+
+REPLACED = {  # what tests put something else in place of: the world around the package, never a part that is under test
+    "sys.stdout", "sys.stderr", "sys.platform", "sys.argv", "sys.modules", "sys.stream",
+    "time.sleep", "downloads.time.sleep", "packs.time.time_ns", "patches.time",  # clocks
+    "os.access", "os.scandir", "shutil.disk_usage",  # a system's answers
+    "torch.hub.download_url_to_file", "torch.compile", "Image.MAX_IMAGE_PIXELS", "importlib.util.find_spec",
+    "plt.show", "IPython.get_ipython", "IPython.display.display",
+    "Pack.resident_limit", "downloads.PHOTO_SETS",  # a number and a table
+}
+
+
+def replacements(source: str) -> set[str]:
+    "OBJECT.NAME of what a program replaces by pytest's monkeypatch or unittest's mock."
+    found = set()
+    for call in ast.walk(ast.parse(source)):
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
+            continue
+        of, method = ast.unparse(call.func.value), call.func.attr
+        texts = [one.value if isinstance(one, ast.Constant) else ast.unparse(one) for one in call.args]
+        if method in ("setattr", "delattr") or method == "object" and of.endswith("patch"):
+            found.add(texts[0] if method == "setattr" and len(texts) == 2 else ".".join(texts[:2]))
+        elif method in ("setitem", "delitem", "patch") or method == "dict" and of.endswith("patch"):
+            found.add(texts[0])
+    return found
+
+
+def test_nothing_under_test_is_replaced() -> None:
+    "Whoever wants to look into a part passes a hook (`before_update`), a real part, or watches what it opens."
+    found = {each for path in (ROOT / "tests").rglob("*.py") for each in replacements(path.read_text(encoding="utf-8"))}
+    assert {each.replace("__import__('sys')", "sys") for each in found} == REPLACED
+    assert replacements("def test(m): m.setattr(Trainer, 'fit', 0); m.setattr('srgan_nb.packs.inspect', look)") == {
+        "Trainer.fit", "srgan_nb.packs.inspect"}
+    assert replacements("with mock.patch.object(Pack, 'lr', f), mock.patch('srgan_nb.cli.meant'): pass") == {
+        "Pack.lr", "srgan_nb.cli.meant"}
+
+
+def test_what_is_opened_is_seen_and_can_be_refused(tmp_path: Path) -> None:
+    seen = []
+
+    def watcher(path: Path, to_write: bool) -> None:
+        if path.parent == tmp_path:
+            seen.append((path.name, to_write))
+            if path.name == "refused":
+                raise OSError(28, "No space left on device")
+
+    with watched_opens(watcher):
+        (tmp_path / "one").write_text("", encoding="utf-8")
+        (tmp_path / "one").read_bytes()
+        with pytest.raises(OSError, match="No space left"):
+            (tmp_path / "refused").write_bytes(b"")
+    (tmp_path / "one").read_bytes()
+    assert seen == [("one", True), ("one", False), ("refused", True)]
