@@ -165,7 +165,7 @@ def read_passport(model: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a generator of srgan_nb; srgan_nb.interchange reads some others")
     return notes
 
-
+# %% ../nbs/50_checkpoints.ipynb #fe046feb
 def load_generator(model: str | Path = "srgan", device: str | torch.device = "cpu") -> Generator:
     """A trained generator in evaluation mode, float32, with its passport at `.passport`.
 

@@ -68,7 +68,7 @@ def rows_until(path: Path, step: int) -> str:
 # %% ../nbs/53_runs.ipynb #e4ec98dc
 TABLES = ("log", "timing", "validation", "stopped")
 
-
+# %% ../nbs/53_runs.ipynb #e4ec98db
 class RunFolder:
     "The files of one run. Everything but the tables is written whole or not at all. Building one writes nothing."
 

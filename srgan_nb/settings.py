@@ -179,7 +179,7 @@ class Due(NamedTuple):
     checkpoint: bool
     validation: bool
 
-
+# %% ../nbs/52_recipes.ipynb #842dd26b
 @dataclass(frozen=True)
 class Settings(MachineSettings, OptimizationSettings, LossSettings, NetworkSettings, TaskSettings):
     """Every setting of one training run; a preset's by `settings_for(stage, preset, ...)`.
