@@ -1,0 +1,205 @@
+"""The trainer's parts, each built and used without the others."""
+
+import ast
+import copy
+import inspect
+import signal
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from srgan_nb import devices, reporter, runs, settings, stages, trainer
+from srgan_nb.devices import Precision, Processes
+from srgan_nb.generator import Generator
+from srgan_nb.losses import content_loss
+from srgan_nb.packs import pack_photos
+from srgan_nb.reporter import Reporter, Validator
+from srgan_nb.runs import Checkpointer, Meter, RunFolder, RunState, read_rows
+from srgan_nb.settings import (
+    Due,
+    LossSettings,
+    MachineSettings,
+    NetworkSettings,
+    OptimizationSettings,
+    Settings,
+    TaskSettings,
+    settings_for,
+)
+from srgan_nb.stages import Learner, SRGANStage, SRResNetStage
+from srgan_nb.trainer import Interrupted
+from tests.conftest import ROOT
+from tests.support.small_runs import SMALL, SMALL_GAN, assert_same
+
+
+def recipe(stage: str, **changes) -> Settings:
+    start = {"init": "srresnet"} if stage == "srgan" else {}
+    return settings_for(stage, "lite", **{**(SMALL if stage == "srresnet" else SMALL_GAN), **start, **changes})
+
+
+def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    "LR and HR of four patches of 16 pixels."
+    numbers = torch.Generator().manual_seed(seed)
+    return tuple(torch.rand(4, 3, side, side, generator=numbers) for side in (4, 16))
+
+
+def small_generator() -> Generator:
+    return Generator(channels=4, blocks=1, kernel_size=3)
+
+
+class SmallestStage:
+    "What a `Checkpointer` asks of a stage."
+    loss = content_loss("MSE")
+
+    def __init__(self):
+        self.shown = small_generator()
+
+    def state_dict(self):
+        return {"generator": self.shown.state_dict()}
+
+    def load_state_dict(self, state):
+        self.shown.load_state_dict(state["generator"])
+
+
+def test_one_process_alone_is_the_first_and_asks_nobody() -> None:
+    alone = Processes()
+    alone.join(torch.device("cpu"))
+    assert alone.first and not torch.distributed.is_initialized()
+    assert alone.mean(torch.tensor([2.0])).item() == 2.0 and alone.any(True, torch.device("cpu"))
+    alone.wait()
+    alone.leave()
+    assert not Processes(rank=1, world=2).first
+
+
+def test_a_precision_takes_a_step_down() -> None:
+    weight = nn.Parameter(torch.tensor([3.0]))
+    optimizer = torch.optim.SGD([weight], lr=0.5)
+    Precision("bfloat16").update(weight.square().sum(), optimizer)
+    assert weight.item() == 0.0
+
+
+def test_the_groups_of_settings_share_no_name_and_are_all_there_is() -> None:
+    groups = TaskSettings(), NetworkSettings(), LossSettings(), OptimizationSettings(), MachineSettings()
+    names = [one.name for group in groups for one in fields(group)]
+    assert sorted(names) == sorted({one.name for one in fields(Settings)})
+    assert Settings(log_every=3, checkpoint_every=4, steps=6).due_after(6) == Due(log=True, checkpoint=True, validation=True)
+
+
+def test_a_meter_reads_means_and_begins_again() -> None:
+    meter = Meter()
+    for value in (1.0, 3.0):
+        meter.add({"content": torch.tensor(value), "colour": torch.tensor([0.0, 1.0, value])})
+    assert meter.updates == 2 and meter.broken() == []
+    assert meter.read(Processes()) == {"content": 2.0, "colour_r": 0.0, "colour_g": 1.0, "colour_b": 2.0}
+    meter.add({"content": torch.tensor(float("inf"))})
+    assert meter.updates == 1 and meter.broken() == ["content"]
+
+
+def test_a_state_comes_back_whole() -> None:
+    state, other = RunState(step=5, seconds=2.0), RunState()
+    assert [state.scored(psnr) for psnr in (30.0, 31.0, 30.5)] == [True, True, False]
+    saved = state.state_dict()
+    ahead = torch.rand(3)
+    other.load_state_dict(saved)
+    assert (other.step, other.seconds, other.best, other.latest) == (5, 2.0, 31.0, 30.5)
+    assert torch.equal(torch.rand(3), ahead)
+
+
+def test_a_run_s_folder_is_made_by_what_is_written(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.require_free()
+    assert not run.exists() and not run.folder.exists() and run.saved() == []
+    with run.locked():
+        run.save_settings(recipe("srresnet"))
+    assert run.exists() and run.settings() == recipe("srresnet")
+
+
+def test_a_checkpointer_begins_a_run_and_goes_on_with_it(tmp_path: Path) -> None:
+    run, stage, state = RunFolder(tmp_path), SmallestStage(), RunState(photos_hash="theirs")
+    checkpointer = Checkpointer(run, recipe("srresnet", keep=2))
+    assert checkpointer.begin(stage, state) == []
+    assert [path.stem for path in run.saved()] == ["step-00000000"], "so that there is something to go on from"
+    for state.step in (4, 8):
+        checkpointer.save(stage, state)
+    assert [path.stem for path in run.saved()] == ["step-00000004", "step-00000008"]
+    other, later = SmallestStage(), RunState(photos_hash="theirs")
+    assert checkpointer.begin(other, later, goes_on=True) == [] and later.step == 8
+    assert_same(stage.state_dict(), other.state_dict())
+
+
+def test_a_reporter_writes_rows_and_counts_seconds(tmp_path: Path) -> None:
+    run, state = RunFolder(tmp_path), RunState(step=2, seconds=100.0)
+    state.meter.add({"content": torch.tensor(0.5)})
+    reporter = Reporter(run, recipe("srresnet"), quiet=True)
+    with reporter.watching(step=0):
+        reporter.log(state, Processes(), waited=0.0)
+    (row,), (timing,) = (read_rows(run.table(name)) for name in ("log", "timing"))
+    assert row["step"] == 2 and row["content"] == 0.5 and state.meter.updates == 0
+    assert timing["seconds"] == state.seconds > 100.0
+
+
+def test_a_validator_scores_a_generator_on_whole_photographs(photos: Path, tmp_path: Path) -> None:
+    pack = pack_photos(photos, minimum=16, cache=tmp_path, progress=False)
+    bicubic = Generator(channels=4, blocks=1, kernel_size=3, bicubic_skip=True).eval()
+    scores = Validator()(bicubic, pack, tmp_path / "samples/strip.png")
+    assert scores.keys() == {"psnr_y"} and scores["psnr_y"] > 25 and (tmp_path / "samples/strip.png").exists()
+
+
+@pytest.mark.parametrize("options", [{}, dict(ema=0.5), dict(optimizer="muon", balanced=True), dict(constant=True)])
+def test_a_learner_goes_on_from_its_state(options: dict) -> None:
+    def learn(learner: Learner, seed: int) -> None:
+        learner.set_learning_rate(0.5)
+        learner.optimizer.zero_grad()
+        learner.called(batch(seed)[0]).mean().backward()
+        learner.optimizer.step()
+        learner.finish_update()
+
+    first, second = (Learner("generator", small_generator(), learning_rate=0.1, **options) for _ in range(2))
+    learn(first, seed=0)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))  # torch would share the optimiser's tensors
+    for learner in (first, second):
+        learn(learner, seed=1)
+    assert_same(first.state_dict(), second.state_dict())
+    assert first.optimizer.param_groups[0]["lr"] == (0.1 if options.get("constant") else 0.05)
+    assert (first.shown is first.network) == ("ema" not in options)
+
+
+@pytest.mark.parametrize("kind, options", [(SRResNetStage, {}), (SRGANStage, {}),
+                                           (SRGANStage, dict(discriminator_kind="patch", relativistic=True, ema=0.9))])
+def test_a_stage_learns_and_goes_on_bit_for_bit(kind: type, options: dict) -> None:
+    stage = "srresnet" if kind is SRResNetStage else "srgan"
+    first, second = (kind(recipe(stage, **options), small_generator()) for _ in range(2))
+    values = first.update(*batch(0), probe=True)
+    assert {"content", "colour"} <= values.keys() and all(not value.requires_grad for value in values.values())
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for learning in (first, second):
+        learning.update(*batch(1))
+    assert_same(first.state_dict(), second.state_dict())
+    assert first.shown is first.generator.shown and first.loss.describe()
+
+
+def test_who_was_interrupted_is_told_how_to_go_on() -> None:
+    stop = Interrupted(recipe("srresnet", out="here"), 3, signal.SIGTERM)
+    assert "srgan_train srresnet --resume here" in str(stop) and stop.signal == signal.SIGTERM
+
+
+def built(function: ast.FunctionDef) -> set[str]:
+    "The names that a function calls, and those that it takes as parameters' values."
+    trees = [function, *function.decorator_list]
+    calls = {ast.unparse(node.func) for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    if "kind" in calls:
+        calls |= {node.id for tree in function.decorator_list for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return calls
+
+
+def test_every_class_of_the_trainer_is_built_alone_by_a_test() -> None:
+    "By one that makes no `Trainer`."
+    classes = {name for module in (devices, reporter, runs, settings, stages, trainer) for name in module.__all__
+               if inspect.isclass(getattr(module, name))}
+    alone = {"Trainer"}
+    for path in (ROOT / "tests").glob("test_*.py"):
+        tests = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
+        alone |= {name for test in tests if "Trainer" not in built(test) for name in built(test)}
+    assert classes - alone == set()
