@@ -40,7 +40,7 @@ def losses_of(run: RunFolder) -> dict[str, tuple[list[float], list[float]]]:
 SHOWN = {"content": "content {:.3g}", "adversarial": "adversarial {:.3g}", "discriminator": "discriminator {:.3g}",
          "patches_per_second": "{:.0f} patches/s", "waiting_for_data": "{:.0%} waiting", "psnr_y": "{:.2f} dB"}
 
-
+# %% ../nbs/55_reporter.ipynb #3734282b
 class Reporter:
     """What a run shows and writes down as it goes: progress, tables, TensorBoard events, live curves.
 
@@ -158,7 +158,7 @@ class Validator:
         return means if verdicts is None else {
             **means, **verdicts(*(torch.cat(patches).to(device) for patches in zip(*middles, strict=True)))}
 
-
+# %% ../nbs/55_reporter.ipynb #04b867fb
 def middle(picture: torch.Tensor, side: int) -> torch.Tensor:
     "The middle of a picture (1, 3, H, W), (1, 3, side, side) at most."
     top, left = (max(0, size - side) // 2 for size in picture.shape[-2:])
