@@ -5,27 +5,19 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 from srgan_nb.errors import UserError
 from srgan_nb.generator import Generator, receptive_field
 from srgan_nb.tiles import FastGenerator, enlarge_in_tiles, fold_batch_norm, plan_windows, window_size, windows
+from tests.support.networks import stir
 
 
 def lively(**settings) -> Generator:
     "A generator in which no layer is trivial."
     torch.manual_seed(0)
-    generator = Generator(**settings)
-    for module in generator.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, 0, 0.1)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0, 0.1)
-        if isinstance(module, nn.PReLU):
-            nn.init.uniform_(module.weight, 0, 0.5)
-    nn.init.normal_(generator.tail.weight, 0, 0.05)
-    return generator.eval()
+    generator = stir(Generator(**settings))
+    torch.nn.init.normal_(generator.tail.weight, 0, 0.05)
+    return generator
 
 
 @pytest.mark.parametrize("preset", ["lite", "paper"])
