@@ -148,7 +148,8 @@ class Meter:
         self.updates += 1
         for name, value in values.items():
             counted = torch.cat([value.detach().float().flatten(), value.new_ones(1, dtype=torch.float32)])
-            self.sums[name] = self.sums[name] + counted if name in self.sums else counted
+            before = self.sums.get(name)  # on the CPU where it comes from a checkpoint
+            self.sums[name] = counted if before is None else before.to(counted.device) + counted
 
     def broken(self) -> list[str]:
         "The names whose sum is NaN or infinite."
@@ -188,10 +189,10 @@ class RunState:
         return {"step": self.step, "seconds": self.seconds, "best": self.best, "latest": self.latest,
                 "sums": self.meter.sums, "random": torch.get_rng_state(), "photos_hash": self.photos_hash}
 
-    def load_state_dict(self, state: Mapping[str, Any], device: torch.device | str = "cpu") -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         "Puts it all back, torch's random generator too; the photographs are the caller's."
         self.step, self.seconds, self.best, self.latest = (state[n] for n in ("step", "seconds", "best", "latest"))
-        self.meter = Meter({name: value.to(device) for name, value in state["sums"].items()})
+        self.meter = Meter(state["sums"])
         torch.set_rng_state(state["random"])
 
 # %% ../nbs/53_runs.ipynb #a4e4f63d
@@ -237,13 +238,12 @@ class Checkpointer:
             raise UserError(f"{self.run.folder} has no checkpoint that can be read; {'; '.join(problems)}")
         return None, problems
 
-    def begin(self, stage: Any, state: RunState, device: torch.device | str = "cpu", goes_on: bool = False,
-              first: bool = True) -> list[str]:
+    def begin(self, stage: Any, state: RunState, goes_on: bool = False, first: bool = True) -> list[str]:
         """What comes first under the run's lock, for a run that goes on or a new one; returns what `restore` does.
 
         The first process makes the folder ready: with nothing after the step that was restored, and the settings.
         """
-        problems = self.restore(stage, state, device) if goes_on else []
+        problems = self.restore(stage, state) if goes_on else []
         if first:
             if not goes_on:
                 self.run.require_free()
@@ -253,7 +253,7 @@ class Checkpointer:
                 self.save(stage, state)  # so that there is something to go on from before the first checkpoint is due
         return problems
 
-    def restore(self, stage: Any, state: RunState, device: torch.device | str = "cpu") -> list[str]:
+    def restore(self, stage: Any, state: RunState) -> list[str]:
         """Puts stage and state back as the newest checkpoint has them; returns what is wrong with newer ones.
 
         Raises `UserError` where it is of other photographs, of a later step than the last one wanted, or incomplete.
@@ -269,7 +269,7 @@ class Checkpointer:
                             "below that")
         try:
             stage.load_state_dict(saved)
-            state.load_state_dict(saved, device)
+            state.load_state_dict(saved)
         except KeyError as error:
             raise UserError(f"{self.run.folder}: the checkpoint lacks {error}, it is of another version: start a new run "
                             "with --init") from None

@@ -181,7 +181,7 @@ class Trainer:
         sampler = PatchSampler(photos, settings.patch_size, settings.batch_size, settings.seed, settings.augment,
                                settings.recolour)
         with self.run.locked() if processes.first else nullcontext():
-            for problem in self.checkpointer.begin(self.stage, state, device, self.earlier is not None, processes.first):
+            for problem in self.checkpointer.begin(self.stage, state, self.earlier is not None, processes.first):
                 self.reporter.say(f"passed over: {problem}")
             self.reporter.say(introduction(self, unseen))
             processes.join(device)
