@@ -229,7 +229,7 @@ class Evaluation:
         """Ours less the paper's, under the paper's own rules."""
         return {name: self.mean_own_grey[name] - value for name, value in self.paper.items()}
 
-
+# %% ../nbs/65_evaluation.ipynb #071a7c6b
 def _mean(rows: Sequence[Mapping]) -> dict[str, float]:
     names = [name for name in rows[0] if name not in ("name", "grey")]
     return {name: sum(row[name] for row in rows) / len(rows) for name in names}
