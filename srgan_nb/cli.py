@@ -146,10 +146,14 @@ def train(arguments: Sequence[str] | None = None) -> int:
 def evaluate(arguments: Sequence[str] | None = None) -> int:
     "srgan_evaluate: one or several models on one or several sets, as a table."
     parser = argparse.ArgumentParser("srgan_evaluate", description="Scores models by the paper's protocol.")
-    parser.add_argument("datasets", nargs="+", metavar="SET", help="Set5, Set14, BSD100, or a folder of pictures")
+    parser.add_argument("datasets", nargs="*", metavar="SET", help="Set5, Set14, BSD100, or a folder of pictures")
     parser.add_argument("--model", nargs="+", default=["srgan"], dest="models", metavar="MODEL",
                         help="bicubic, a shipped name, a .safetensors file or a run's folder; several may be named")
-    parser.add_argument("--scale", type=int, choices=(2, 4, 8), help="for bicubic; networks have their own")
+    parser.add_argument("--pairs", nargs=2, action="append", default=[], metavar=("SR", "HR"),
+                        help="a folder of pictures that any method has made, and the set of their HR; several times")
+    parser.add_argument("--scale", type=int, choices=(2, 4, 8), help="of bicubic and of --pairs; networks have their own")
+    parser.add_argument("--intervals", action="store_true",
+                        help="add each model's difference from the first of its set, with a 95 %% interval")
     parser.add_argument("--lpips", choices=("squeeze", "alex", "vgg"), help="add LPIPS by this network")
     parser.add_argument("--texture", action="store_true", help="measure fine power, weave and gradient distance as well")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
@@ -160,13 +164,17 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
 
     from pathlib import Path
 
-    from srgan_nb.evaluation import evaluate, find_dataset, find_model, find_pairs
-    from srgan_nb.reports import check_report, save_comparisons, save_report, to_markdown
+    if not given.datasets and not given.pairs:
+        parser.error("name a SET, or --pairs SR HR")
+
+    from srgan_nb.evaluation import evaluate, find_dataset, find_model, find_pairs, made_elsewhere
+    from srgan_nb.reports import check_report, intervals_to_markdown, save_comparisons, save_report, to_markdown
 
     if given.save:  # what can't be is told before work starts
         check_report(given.save)
-    models = [find_model(model, given.scale, given.device) for model in given.models]
+    models = [find_model(model, given.scale, given.device) for model in given.models] if given.datasets else []
     asked = [(dataset, model) for model in models for dataset in given.datasets]
+    asked += [(hr, made_elsewhere(sr, given.scale or 4)) for sr, hr in given.pairs]
     for dataset, model in asked:
         pairs, _ = find_pairs(find_dataset(dataset), model.scale)
         if given.pictures and Path(given.pictures).resolve() in {hr.parent.resolve() for _, hr, _ in pairs}:
@@ -176,6 +184,8 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     results = [evaluate(dataset, model, lpips_net=given.lpips, limit=given.limit, each=each, texture=given.texture)
                for dataset, model in asked]
     print(to_markdown(results))
+    if given.intervals:
+        print(intervals_to_markdown(results))
     if given.save:
         save_report(results, given.save)
     return 0

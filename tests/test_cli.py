@@ -37,6 +37,25 @@ def test_evaluate_prints_a_table_and_tells_what_was_left_out(photos, tmp_path, c
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 4
 
 
+def test_evaluate_pairs_of_folders_and_intervals(photos, tmp_path, capsys):
+    "Pictures by srgan_upscale, scored beside bicubic, which is no network."
+    lr, sr = tmp_path / "lr", tmp_path / "sr"
+    lr.mkdir()
+    for path in (photos / "coffee.png", photos / "hopper.png"):
+        picture = Image.open(path).convert("RGB")
+        picture = picture.crop((0, 0, picture.width // 4 * 4, picture.height // 4 * 4))
+        picture.resize((picture.width // 4, picture.height // 4), Image.Resampling.BICUBIC).save(lr / f"{path.stem}.png")
+    assert cli.upscale([str(lr), str(sr), "--model", "srresnet"]) == 0
+    capsys.readouterr()
+    assert cli.evaluate([str(photos), "--model", "bicubic", "--pairs", str(sr), str(photos), "--intervals"]) == 0
+    said = capsys.readouterr().out
+    assert f"{sr}, x4" in said and f"{sr} minus bicubic" in said
+    gain = re.search(r"PSNR-Y \(dB\) \| \+(\S+) \|", said)
+    assert gain and float(gain[1]) > 0.2
+    assert cli.evaluate(["--pairs", str(tmp_path / "none"), str(photos)]) == 1
+    assert "none: no such folder" in capsys.readouterr().err
+
+
 def test_upscale_a_file_and_a_folder(photos, tmp_path, capsys):
     assert cli.upscale([str(photos / "coffee.png"), str(tmp_path / "big.png"), "--device", "cpu"]) == 0
     assert Image.open(tmp_path / "big.png").size == (384, 320)

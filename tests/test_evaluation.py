@@ -1,9 +1,10 @@
-"""What the four 17_* notebooks can't hold: layouts and faults of sets, every kind of model, reports, mixed networks."""
+"""What the notebooks 64 to 67 can't hold: layouts and faults of sets, every kind of model, reports, mixed networks."""
 
 import csv
 import io
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -14,12 +15,15 @@ from srgan_nb.checkpoints import save_generator
 from srgan_nb.errors import UserError
 from srgan_nb.evaluation import (
     PUBLISHED,
+    Evaluation,
     enlarge_dataset,
     evaluate,
     find_dataset,
     find_model,
     find_pairs,
     interpolate_generators,
+    made_elsewhere,
+    paired_intervals,
     perception_distortion,
     read_pair,
     score,
@@ -208,6 +212,49 @@ def test_grey_is_grey_in_every_kind_of_file(dataset, photo):
     grey.save(dataset / "with alpha.png")
     scores = [row["grey"] for row in evaluate(dataset, "bicubic", progress=False).rows]
     assert len(scores) == 4 and scores[0] and scores == scores[:1] * 4
+
+
+def test_pictures_made_elsewhere_are_scored_as_if_their_model_were_here(tmp_path, dataset):
+    made, here = tmp_path / "theirs", evaluate(dataset, "bicubic", progress=False)
+    made.mkdir()
+    for ending, (name, _, sr, _) in zip(("", "x4"), enlarge_dataset(dataset, find_model("bicubic")), strict=True):
+        save_image(sr, made / f"{name}{ending}.png")
+    theirs = evaluate(dataset, made_elsewhere(made), progress=False)
+    for ours, read in zip(here.rows, theirs.rows, strict=True):
+        assert read["name"] == ours["name"] and read["psnr_y"] == pytest.approx(ours["psnr_y"], abs=0.01)
+    with pytest.raises(UserError, match="made before"):
+        theirs.model.upscale(torch.rand(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("files, told", [
+    ({}, "no picture in"), ({"b_one.png": (112, 96), "b_two.png": (112, 96)}, "several pictures .* b_one.png, b_two.png"),
+    ({"b.png": (112, 100)}, "b.png is 112x100 and HR 112x96"), ({"b.png": (56, 48)}, "b.png is 56x48 and HR 112x96"),
+])
+def test_what_is_missing_among_pictures_made_elsewhere_is_told(files, told, tmp_path, dataset):
+    made = tmp_path / "theirs"
+    made.mkdir()
+    for name, size in {"a_theirs.png": (115, 99), **files}.items():  # a: of the HR before it was cut to a multiple of 4
+        Image.new("RGB", size).save(made / name)
+    result = evaluate(dataset, made_elsewhere(made), progress=False)
+    assert [row["name"] for row in result.rows] == ["a"]
+    (name, reason), = result.omitted
+    assert name == "b" and re.search(told, reason)
+
+
+def test_intervals_are_of_pairs(dataset):
+    "A gain that is the same on every picture has no width, however different the pictures are; a mixed one holds 0."
+    def scored(values):
+        rows = [{"name": str(number), "grey": None, "psnr_y": value} for number, value in enumerate(values)]
+        return Evaluation("set", find_model("bicubic"), "given", rows)
+
+    base = [20.0, 30.0, 40.0, 25.0]
+    steady = paired_intervals(scored(base), scored([value + 1 for value in base]))["psnr_y"]
+    assert steady == pytest.approx((1, 1, 1))
+    mean, low, high = paired_intervals(scored(base), scored([21.0, 29.0, 41.0, 24.0]))["psnr_y"]
+    assert mean == 0 and low < 0 < high
+    assert (low, high) == paired_intervals(scored(base), scored([21.0, 29.0, 41.0, 24.0]))["psnr_y"][1:]
+    with pytest.raises(UserError, match="1 scored pictures in common"):
+        paired_intervals(scored(base), scored(base[:1]))
 
 
 def test_nothing_scored_is_an_error(tmp_path):
