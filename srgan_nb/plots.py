@@ -57,10 +57,10 @@ def _draw_frame(axes, box: tuple[int, int, int, int]) -> None:
                                  linewidth=line_width))
 
 # %% ../nbs/90_plots.ipynb #38631ac8
-def _picture_grid(count: int, columns: int, aspect: float, height: float, crop: tuple[int, ...] | None, heading: bool):
-    """A white figure and its grid of empty axes: a row of pictures `height` inches high, a row of crops, and so on.
+def _picture_grid(count: int, columns: int, aspect: float, height: float, crop: tuple[int, ...] | None):
+    """The empty axes (rows, columns) of a white figure: a row of pictures `height` inches high, a row of crops, and so on.
 
-    `aspect` is the widest picture's width / height. Returns (figure, axes) with the axes (rows, columns).
+    `aspect` is the widest picture's width / height.
     """
     import matplotlib.pyplot as plt
 
@@ -69,23 +69,21 @@ def _picture_grid(count: int, columns: int, aspect: float, height: float, crop: 
     if crop:
         heights.append(min(crop[2] / crop[3] * height * aspect, 1.5 * height) + 0.25)
     heights *= -(-count // columns)
-    figure, grid = plt.subplots(len(heights), columns, squeeze=False, layout="constrained", facecolor="white",
-                                figsize=(columns * (height * aspect + 0.1), sum(heights) + 0.3 * heading),
-                                height_ratios=heights)
+    _, grid = plt.subplots(len(heights), columns, squeeze=False, layout="constrained", facecolor="white",
+                           figsize=(columns * (height * aspect + 0.1), sum(heights)), height_ratios=heights)
     for axes in grid.flat:
         axes.axis("off")
-    return figure, grid
+    return grid
 
 # %% ../nbs/90_plots.ipynb #deeeb1d6
 def show_images(images: Sequence[torch.Tensor | Image.Image], titles: Sequence[str] | None = None,
-                crop: tuple[int, int, int, int] | None = None, columns: int | None = None, height: float = 3.0,
-                suptitle: str | None = None) -> None:
+                crop: tuple[int, int, int, int] | None = None, columns: int | None = None, height: float = 3.0) -> None:
     """Shows pictures side by side at equal size, and under them the same crop of each, enlarged by nearest neighbour.
 
     `images`: tensors (C, H, W) in [0, 1] (clipped) or PIL pictures; sizes may differ (LR beside HR).
     `crop`: (top, left, height, width) in pixels of the largest picture; the others show the same part of the scene.
     `columns`: pictures in a row, all of them unless told. `height`: inches of a picture, less where the row would
-    grow wider than `FIGURE_WIDTH`. `suptitle`: a line above the figure.
+    grow wider than `FIGURE_WIDTH`.
     """
     import matplotlib.pyplot as plt
 
@@ -96,8 +94,7 @@ def show_images(images: Sequence[torch.Tensor | Image.Image], titles: Sequence[s
     largest = max((picture.size for picture in pictures), key=lambda size: size[0] * size[1])
     aspect = max(picture.width / picture.height for picture in pictures)
     columns = min(columns or len(pictures), len(pictures))
-    figure, grid = _picture_grid(len(pictures), columns, aspect, height, crop, bool(suptitle))
-    figure.suptitle(suptitle, fontsize=13) if suptitle else None
+    grid = _picture_grid(len(pictures), columns, aspect, height, crop)
     for index, (picture, title) in enumerate(zip(pictures, titles, strict=True)):
         row, column = index // columns * (2 if crop else 1), index % columns
         _draw_picture(grid[row, column], picture, title)
@@ -214,7 +211,7 @@ def _strongest_in_cells(power: torch.Tensor) -> np.ndarray:
 
 # %% ../nbs/90_plots.ipynb #0d3bf180
 def show_spectrum(images: Sequence[torch.Tensor | Image.Image], titles: Sequence[str] | None = None,
-                  suptitle: str | None = None, square: float | None = None) -> None:
+                  square: float | None = None) -> None:
     """Shows 2-D spectra of pictures' luma on one scale in dB: slow changes in the middle, fine detail outside.
 
     `images`: tensors (C, H, W) in [0, 1] or PIL pictures. The axes count cycles per pixel: 0.5 is the finest
@@ -230,7 +227,7 @@ def show_spectrum(images: Sequence[torch.Tensor | Image.Image], titles: Sequence
     largest = max(tensor.shape[-1] for tensor in tensors)
     width = min(3.2, (FIGURE_WIDTH - 0.8) / len(cells))
     figure, grid = plt.subplots(1, len(cells), squeeze=False, layout="constrained", facecolor="white",
-                                figsize=(width * len(cells) + 0.8, width + 0.4 + 0.3 * bool(suptitle)))
+                                figsize=(width * len(cells) + 0.8, width + 0.4))
     for axes, power, tensor, title in zip(grid[0], cells, tensors, titles or [""] * len(cells), strict=True):
         shown = axes.imshow(power, extent=(-0.5, 0.5, 0.5, -0.5), vmin=low, vmax=high, cmap="magma", aspect="equal")
         axes.set_title(title, fontsize=11)
@@ -242,5 +239,4 @@ def show_spectrum(images: Sequence[torch.Tensor | Image.Image], titles: Sequence
     grid[0, 0].set_yticklabels(["-¼", "0", "¼"])
     grid[0, 0].set_ylabel("cycles per pixel", fontsize=9)
     figure.colorbar(shown, ax=grid[0].tolist(), label="power, dB", shrink=0.85)
-    figure.suptitle(suptitle, fontsize=13) if suptitle else None
     plt.show()

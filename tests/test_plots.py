@@ -50,7 +50,7 @@ def test_crops_show_the_same_part_with_their_own_pixels(figure):
 @pytest.mark.parametrize("crop", [None, (2, 2, 4, 4)])
 def test_every_picture_is_drawn_once_in_a_figure_that_fits_the_page(figure, columns, crop):
     images = [torch.rand(3, 8 + side, 12) for side in range(3)] + [torch.rand(1, 8, 8), Image.new("L", (30, 10))]
-    show_images(images, titles=list("abcde"), columns=columns, crop=crop, suptitle="five")
+    show_images(images, titles=list("abcde"), columns=columns, crop=crop)
     assert len(pictures_in(figure())) == 5 * (2 if crop else 1)
     assert sorted(axes.get_title() for axes in figure().axes if axes.get_title()) == list("abcde")
     assert figure().get_figwidth() <= 10.1 and figure().get_facecolor() == (1, 1, 1, 1)
