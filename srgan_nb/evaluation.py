@@ -125,7 +125,7 @@ def read_pair(hr_file: Path, lr_file: Path | None, scale: int = 4) -> tuple[Tens
     return lr, hr[:, :height, :width]
 
 # %% ../nbs/65_evaluation.ipynb #c8916f79
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field, replace
 from functools import partial
 
@@ -355,10 +355,7 @@ def paired_intervals(first: Evaluation, second: Evaluation, rounds: int = 10_000
         intervals[name] = (gains.mean().item(), *ends.tolist())
     return intervals
 
-# %% ../nbs/67_perception.ipynb #1d0181b1
-from collections.abc import Iterable
-
-# %% ../nbs/67_perception.ipynb #f5c094e8
+# %% ../nbs/65_evaluation.ipynb #f5c094e8
 def interpolate_generators(first: Generator, second: Generator, amount: float) -> Generator:
     """A new generator with the weights (1 - amount) * first + amount * second, in evaluation mode, on the CPU.
 
@@ -373,7 +370,7 @@ def interpolate_generators(first: Generator, second: Generator, amount: float) -
                            else value for name, value in ends[0].items()})
     return mixed.eval()
 
-# %% ../nbs/67_perception.ipynb #4d447c4a
+# %% ../nbs/65_evaluation.ipynb #4d447c4a
 def perception_distortion(first: Generator, second: Generator, pairs: Sequence[tuple[Tensor, Tensor]],
                           amounts: Iterable[float] = (0, 0.2, 0.4, 0.6, 0.8, 1),
                           lpips_net: str | None = "squeeze") -> list[dict[str, float]]:

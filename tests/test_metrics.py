@@ -1,4 +1,4 @@
-"""What 20_scores.ipynb can't hold: second writings in numpy and plain loops, bad input, LPIPS without its weights."""
+"""What 63_protocols.ipynb can't hold: second writings in numpy and plain loops, bad input, LPIPS without its weights."""
 
 import math
 from dataclasses import replace
