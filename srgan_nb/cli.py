@@ -195,32 +195,53 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
 def upscale(arguments: Sequence[str] | None = None) -> int:
     "srgan_upscale: a picture, or a folder of them."
     parser = argparse.ArgumentParser("srgan_upscale", description="Enlarges a picture, or every picture of a folder.")
-    parser.add_argument("source", metavar="IN", help="a picture or a folder")
-    parser.add_argument("target", metavar="OUT", help="the file or folder to write")
+    parser.add_argument("sources", nargs="+", metavar="IN", help="a picture, several, or a folder; - is standard input")
+    parser.add_argument("target", metavar="OUT", help="the file or folder to write; - is standard output")
     parser.add_argument("--model", default="srgan", help="srgan, srresnet, bicubic, a .safetensors file, a run")
-    parser.add_argument("--scale", type=int, choices=(2, 4, 8), help="for bicubic; networks have their own")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--scale", type=float, metavar="X", help="how many times as wide and high; else the network's own")
+    size.add_argument("--width", type=int, metavar="PIXELS", help="of the result, its height follows")
+    size.add_argument("--height", type=int, metavar="PIXELS", help="of the result, its width follows")
+    size.add_argument("--megapixels", type=float, metavar="X", help="of the result")
     parser.add_argument("--max-memory", metavar="SIZE", help="what enlarging may take, such as 1GB")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--half", action="store_true", help="float16, on CUDA only")
     parser.add_argument("--compile", action="store_true", help="torch.compile the network: worth it for many pictures")
-    parser.add_argument("--format", dest="file_format", help="for a folder: png, jpg, ... for all; else each its own")
+    parser.add_argument("--format", dest="file_format", help="png, jpg, ...: of all in a folder, of -; else each its own")
     parser.add_argument("--quality", type=int, default=95, help="of JPEG and WebP, 1 to 100")
     parser.add_argument("--force", action="store_true", help="overwrite what is there")
     given = parser.parse_args(arguments)
 
     from pathlib import Path
 
-    from srgan_nb.upscale_files import upscale_file, upscale_folder
+    from srgan_nb.devices import Processes
+    from srgan_nb.upscale_files import TargetSize, piped, upscale_file, upscale_files, upscale_folder
     from srgan_nb.upscaling import Upscaler
 
-    whole_folder = Path(given.source).is_dir()
+    first, processes = given.sources[0], Processes.here()
+    one = len(given.sources) == 1
+    if given.target == "-" and not (one and given.file_format):
+        parser.error("OUT is -: one picture goes there, in the format that --format names")
+    if not one and ("-" in given.sources or any(Path(source).is_dir() for source in given.sources)):
+        parser.error("several IN are pictures: a folder, or -, is named alone")
+    own_scale = int(given.scale) if given.model == "bicubic" and given.scale in (2, 4, 8) else None
     upscaler = Upscaler(given.model, given.max_memory, device=given.device, half=given.half, compile=given.compile,
-                        progress=not whole_folder, scale=given.scale)
-    if not whole_folder:
-        print(upscale_file(given.source, given.target, upscaler, given.force, given.quality))
+                        progress=one and not Path(first).is_dir() and given.target != "-", scale=own_scale)
+    how = {"quality": given.quality, "size": TargetSize(given.scale, given.width, given.height, given.megapixels)}
+    if not one:
+        report = upscale_files(given.sources, given.target, upscaler, given.force, **how)
+    elif Path(first).is_dir():
+        report = upscale_folder(first, given.target, upscaler, given.force, file_format=given.file_format,
+                                processes=processes, **how)
+    elif "-" in (first, given.target):
+        piped(first, given.target, upscaler, given.file_format, given.force, **how)
         return 0
-    report = upscale_folder(given.source, given.target, upscaler, given.force, given.quality, given.file_format)
-    print(report, file=sys.stderr if report.failed else sys.stdout)
+    else:
+        print(upscale_file(first, given.target, upscaler, given.force, **how))
+        return 0
+    processes.leave()
+    if processes.first or "MASTER_ADDR" not in os.environ:
+        print(report, file=sys.stderr if report.failed else sys.stdout)
     return 1 if report.failed else 0
 
 

@@ -14,6 +14,7 @@ import platform
 import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -147,10 +148,13 @@ class Processes:
             return cls()
         return cls(int(os.environ["RANK"]), int(os.environ.get("WORLD_SIZE", "1")))
 
-    def join(self, device: torch.device) -> None:
-        "Begins the exchange with the others, by NCCL on CUDA and gloo elsewhere; alone: nothing."
+    def join(self, device: torch.device, hours: float = 0.5) -> None:
+        """Begins the exchange with the others, by NCCL on CUDA and gloo elsewhere; alone: nothing.
+
+        hours: how long one waits for another before it takes it for dead.
+        """
         if self.world > 1 and not distributed.is_initialized():
-            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=hours))
 
     @property
     def first(self) -> bool:
@@ -168,6 +172,14 @@ class Processes:
         "Whether `flag` is true in any process."
         return bool(self.mean(torch.tensor(float(flag), device=device)) > 0) if self.world > 1 else flag
 
+    def gather(self, value: Any) -> list:
+        "The values of all processes, in the order of their ranks; this one's alone where they have not joined."
+        if not distributed.is_initialized():
+            return [value]
+        values = [value] * self.world
+        distributed.all_gather_object(values, value)
+        return values
+
     def wait(self) -> None:
         "Returns when every process has come here."
         if self.world > 1:
@@ -179,7 +191,7 @@ class Processes:
         gloo's threads must end before Python does, or now and then one aborts the process. They end with the group,
         which the cycles that DDP leaves behind keep alive: so these are collected first.
         """
-        if self.world > 1:
+        if distributed.is_initialized():
             gc.collect()
             distributed.destroy_process_group()
 

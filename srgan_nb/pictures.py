@@ -33,8 +33,8 @@ from torch.nn import functional as F
 from srgan_nb.errors import UserError
 from srgan_nb.files import write_atomically
 
-__all__ = ["MODES", "Kind", "Picture", "picture_of", "image_of", "enlarge_picture", "fill_hidden", "PictureFile",
-           "check_writable", "write_pictures"]
+__all__ = ["MODES", "Kind", "Picture", "picture_of", "image_of", "enlarge_picture", "fill_hidden", "reduce_picture",
+           "PictureFile", "check_writable", "write_pictures"]
 
 logging.getLogger("pyvips").setLevel(logging.ERROR)  # libvips warns of odd metadata
 pyvips.cache_set_max(0)  # no file is read from memory after it has changed on the disk
@@ -138,6 +138,24 @@ def fill_hidden(colour: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     if colour.dtype.kind == "u":
         filled = filled.round()
     return np.where(alpha > 0, colour, filled.astype(colour.dtype))
+
+
+def reduce_picture(picture: Picture, width: int, height: int) -> Picture:
+    """The picture at a smaller size in pixels, by libvips's antialiased bicubic; colours weighted by their alpha."""
+    pixels, kind = picture
+    if (height, width) == pixels.shape[:2]:
+        return picture
+    image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels))
+    whole = {8: 255, 16: 65535, 32: 1}[8 * pixels.itemsize]
+    image = image.premultiply(max_alpha=whole) if kind.alpha else image
+    image = image.resize(width / image.width, vscale=height / image.height, kernel="cubic")
+    image = image.unpremultiply(max_alpha=whole) if kind.alpha else image
+    reduced = image.numpy().reshape(height, width, -1)
+    if pixels.dtype.kind == "u":
+        reduced = reduced.round().clip(0, whole)
+    if kind.bits == 1:
+        reduced = np.where(reduced < 128, 0, 255)
+    return Picture(reduced.astype(pixels.dtype), kind)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

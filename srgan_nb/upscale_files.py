@@ -1,25 +1,65 @@
-"""A file to a file, a folder to a folder: what `srgan_upscale` does. Nothing is overwritten unless told."""
+"""A file to a file, a folder to a folder: what `srgan_upscale` does. Nothing is overwritten unless told.
+
+A size that is not the network's multiple is reached by the network first, several times where one is not enough, and
+by one reduction then; the file is written once.
+"""
 
 import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import torch
+
+from srgan_nb.devices import Processes
 from srgan_nb.errors import UserError
 from srgan_nb.files import is_run
-from srgan_nb.pictures import FORMATS, PictureFile, check_writable, format_of, write_pictures
-from srgan_nb.upscaling import Upscaler, enlarge_file
+from srgan_nb.pictures import FORMATS, Picture, PictureFile, check_writable, format_of, reduce_picture, write_pictures
+from srgan_nb.upscaling import Upscaler, enlarge_file, enlarge_kind
 
-__all__ = ["upscale_file", "upscale_folder", "FolderReport"]
+__all__ = ["TargetSize", "upscale_file", "upscale_files", "piped", "upscale_folder", "FolderReport"]
 
 ABANDONED = 86_400  # seconds: a process that is alive has written to its file since then
+ALONE = Processes()
 NOT_READ = (".apng", ".bmp", ".heic", ".heif", ".jp2", ".jxl", ".pgm", ".ppm", ".psd")  # reported, not passed over
 
 
+@dataclass(frozen=True)
+class TargetSize:
+    """How large a picture is to become, its proportions kept; without any of these by the network's own multiple.
+
+    scale: a multiple of height and width, fractions allowed. width, height: pixels. megapixels: millions of pixels.
+    Raises `UserError` where more than one is given, or it is not above 0.
+    """
+
+    scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    megapixels: float | None = None
+
+    def __post_init__(self):
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if len(given) > 1 or not all(0 < value < float("inf") for value in given.values()):
+            what = ", ".join(f"{name} {value:g}" for name, value in given.items())
+            raise UserError(f"{what}: a size is one number above 0, the rest follows from the picture")
+
+    def of(self, width: int, height: int, usual: int) -> tuple[int, int]:
+        """(width, height) in pixels of what a picture of that size becomes. `usual`: the network's multiple."""
+        scale = (self.width / width if self.width else self.height / height if self.height else
+                 (self.megapixels * 1e6 / (width * height)) ** 0.5 if self.megapixels else self.scale or usual)
+        return max(1, round(scale * width)), max(1, round(scale * height))
+
+
+USUAL = TargetSize()  # the network's own multiple
+
+
 def upscale_file(source: str | Path, target: str | Path, upscaler: Upscaler | None = None, force: bool = False,
-                 quality: int = 95) -> Path:
+                 quality: int = 95, size: TargetSize = USUAL) -> Path:
     """Enlarges a picture file, all frames of it, into `target` (a file, or a folder for one of the same name).
 
     The suffix of `target` names the format; `quality` (1 to 100) is for JPEG, WebP and AVIF. Returns the path written.
@@ -34,16 +74,36 @@ def upscale_file(source: str | Path, target: str | Path, upscaler: Upscaler | No
     if not target.parent.is_dir():
         raise UserError(f"{target.parent}: no such folder")
     sweep(target.parent)
-    write_enlarged(source, target, upscaler or Upscaler(), quality)
+    write_enlarged(source, target, upscaler or Upscaler(), quality, size)
     return target
 
 
-def write_enlarged(source: Path, target: Path, upscaler: Upscaler, quality: int) -> None:
+def write_enlarged(source: Path, target: Path, upscaler: Upscaler, quality: int, size: TargetSize) -> None:
     """Enlarges a file into another, whatever stands there; refuses before any work what its format can't hold."""
     file = PictureFile(source)
-    width, height = file.size
-    check_writable(target, file.kind, (upscaler.scale * width, upscaler.scale * height), file.frames)
-    write_pictures(enlarge_file(upscaler, file), target, file, quality)
+    wanted = size.of(*file.size, upscaler.scale)
+    check_writable(target, file.kind, wanted, file.frames)
+    write_pictures(enlarged_to(wanted, upscaler, file), target, file, quality)
+
+
+def enlarged_to(wanted: tuple[int, int], upscaler: Upscaler, file: PictureFile) -> Iterator[Picture]:
+    """The frames of a file at a size (width, height): enlarged until they are no smaller, then reduced once.
+
+    A frame that is as large already is only reduced. What is too large for the memory is refused before it is read.
+    """
+    times = 0
+    while max(wanted[0] / file.size[0], wanted[1] / file.size[1]) > upscaler.scale**times:
+        times += 1
+    if times:
+        upscaler.memory_for_tiles(file.size[0] * file.size[1] * file.pixel_bytes * upscaler.scale ** (2 * times - 2))
+
+    def frames() -> Iterator[Picture]:
+        for picture in enlarge_file(upscaler, file) if times else file:
+            for _ in range(times - 1):
+                picture = enlarge_kind(upscaler, picture)
+            yield reduce_picture(picture, *wanted)
+
+    return frames()
 
 
 def check_quality(quality: int) -> None:
@@ -71,14 +131,49 @@ class FolderReport:
         return "\n".join(lines + [f"  {path}: {reason}" for path, reason in self.failed.items()])
 
 
+def upscale_files(sources: list[str], target: str | Path, upscaler: Upscaler | None = None, force: bool = False,
+                  quality: int = 95, size: TargetSize = USUAL) -> FolderReport:
+    """Enlarges several files, or what patterns such as *.jpg find, into a folder, which is made where it is missing.
+
+    A bad one does not stop the others. Raises `UserError` where `target` is no folder.
+    """
+    upscaler, target, report = upscaler or Upscaler(), Path(target), FolderReport()
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target}: several pictures go into a folder, and this is none")
+    target.mkdir(parents=True, exist_ok=True)
+    found = [Path(path) for source in sources for path in (
+        [source] if Path(source).exists() else sorted(glob(source)) or [source])]
+    for path in found:
+        try:
+            report.done.append(upscale_file(path, target, upscaler, force, quality, size))
+        except UserError as problem:
+            report.failed[path] = str(problem).removeprefix(f"{path}: ")
+    return report
+
+
+def piped(source: str, target: str, upscaler: Upscaler | None = None, file_format: str | None = None,
+          force: bool = False, quality: int = 95, size: TargetSize = USUAL) -> None:
+    """As `upscale_file`, where "-" means standard input or standard output; the latter in `file_format`."""
+    with TemporaryDirectory() as folder:
+        taken, made = Path(folder, "standard input"), Path(folder, f"out.{str(file_format).removeprefix('.')}")
+        if source == "-":
+            taken.write_bytes(sys.stdin.buffer.read())
+        upscale_file(taken if source == "-" else source, made if target == "-" else target, upscaler, force, quality, size)
+        if target == "-":
+            sys.stdout.buffer.write(made.read_bytes())
+            sys.stdout.buffer.flush()
+
+
 def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | None = None, force: bool = False,
-                   quality: int = 95, file_format: str | None = None, progress: bool = True) -> FolderReport:
+                   quality: int = 95, file_format: str | None = None, progress: bool = True,
+                   size: TargetSize = USUAL, processes: Processes = ALONE) -> FolderReport:
     """Enlarges every picture below `source` into the same place below `target`; a bad one does not stop the others.
 
     A picture that is there already is kept, unless `force`: an interrupted run goes on where it stopped.
     `file_format`: "png", "jpg", ... for all, in place of each file's own. Hidden files, other files than pictures and
-    training runs are passed over. Raises `UserError` where `source` is no folder or holds no picture, and where an
-    original would be overwritten.
+    training runs are passed over; linked folders are followed. Of several `processes` each takes its share of the
+    pictures, told by their names alone; where torchrun has started them, all return one report. Raises `UserError` where `source` is no folder or holds no
+    picture, and where an original would be overwritten.
     """
     from tqdm.auto import tqdm
 
@@ -86,29 +181,37 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
     source, target, upscaler = Path(source), Path(target), upscaler or Upscaler()
     if not source.is_dir():
         raise UserError(f"{source}: no such folder")
-    report, taken = FolderReport(), dict[Path, Path]()
+    report = FolderReport()
     places = places_of(pictures_below(source, target, report.failed), source, target, file_format)
     if not places and not report.failed:
         raise UserError(f"{source}: no pictures in this folder")
     for folder in {place.parent for place in places.values()}:
         sweep(folder)
-    bar = tqdm(places.items(), unit="picture", disable=not progress or sys.stderr is None)
+    taken: dict[Path, Path] = {}  # place -> the first picture that belongs there
+    for path, place in places.items():
+        taken.setdefault(place, path)
+    if "MASTER_ADDR" in os.environ:  # else they can't meet, as the tasks of a job array: each has a report of its own
+        processes.join(torch.device("cpu"), hours=1000)  # so long may others take over their share
+    mine = list(places.items())[processes.rank::processes.world]
+    bar = tqdm(mine, unit="picture", disable=not progress or sys.stderr is None or not processes.first)
     for path, place in bar:
         bar.set_postfix_str(str(path.relative_to(source)))
-        if place in taken:
+        if taken[place] != path:
             report.failed[path] = f"would be written to the same file as {taken[place]}"
         elif place.exists() and not force:
             report.kept.append(place)
         else:
             try:
                 place.parent.mkdir(parents=True, exist_ok=True)
-                write_enlarged(path, place, upscaler, quality)
+                write_enlarged(path, place, upscaler, quality, size)
                 report.done.append(place)
             except Exception as error:  # whatever is wrong with one picture, the next may be sound
                 reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
                 report.failed[path] = reason.removeprefix(f"{path}: ")
-        taken.setdefault(place, path)
-    return report
+    parts = processes.gather(report)
+    return FolderReport(sorted({place for part in parts for place in part.done}),
+                        sorted({place for part in parts for place in part.kept}),
+                        {path: reason for part in parts for path, reason in part.failed.items()})
 
 
 def places_of(pictures: list[Path], source: Path, target: Path, file_format: str | None) -> dict[Path, Path]:
@@ -133,9 +236,12 @@ def pictures_below(source: Path, target: Path, unreadable: dict[Path, str]) -> l
     def note(error: OSError) -> None:
         unreadable[Path(error.filename)] = f"{error.strerror}: a folder that can't be read"
 
-    for folder, folders, files in os.walk(source, onerror=note):
-        folders[:] = [name for name in folders if not name.startswith(".") and not is_run(Path(folder, name))
-                      and Path(folder, name).resolve() != inside]
+    seen = {source.resolve(), inside}
+    for folder, folders, files in os.walk(source, onerror=note, followlinks=True):
+        found = {Path(folder, name).resolve(): name for name in sorted(folders) if not name.startswith(".")
+                 and not is_run(Path(folder, name))}
+        folders[:] = [name for place, name in found.items() if place not in seen]
+        seen |= found.keys()  # a link may lead back, or a second time to one place
         pictures += [Path(folder, name) for name in files
                      if Path(name).suffix.lower() in suffixes and not name.startswith(".")]
     return sorted(pictures)

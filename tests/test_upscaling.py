@@ -26,8 +26,8 @@ from srgan_nb.errors import UserError
 from srgan_nb.evaluation import find_model
 from srgan_nb.generator import Generator
 from srgan_nb.images import demo_photo
-from srgan_nb.pictures import PictureFile, fill_hidden, write_pictures
-from srgan_nb.upscale_files import upscale_file, upscale_folder
+from srgan_nb.pictures import PictureFile, fill_hidden, picture_of, reduce_picture, write_pictures
+from srgan_nb.upscale_files import TargetSize, upscale_file, upscale_files, upscale_folder
 from srgan_nb.upscaling import Upscaler, bytes_of, upscale, upscale_widget
 from tests.conftest import ROOT
 from tests.support.kills import killed_at_change
@@ -927,3 +927,137 @@ def test_widget_begins_with_a_picture() -> None:
              for picture in (Image.open(io.BytesIO(PNG)), demo_photo("chelsea"))]
     assert [picture.size for picture in shown] == [(56, 40), (800, 600)]
 
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Any size
+
+
+@pytest.mark.parametrize(("size", "becomes"), [
+    ({}, (56, 40)), ({"scale": 2}, (28, 20)), ({"scale": 3}, (42, 30)), ({"scale": 4}, (56, 40)), ({"width": 33}, (33, 24)),
+    ({"height": 25}, (35, 25)), ({"megapixels": 0.00056}, (28, 20)), ({"scale": 5.5}, (77, 55)), ({"width": 500}, (500, 357)),
+    ({"scale": 1}, (14, 10)), ({"width": 7}, (7, 5)),
+])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "1", "CMYK"])
+def test_a_picture_of_any_size(mode: str, size: dict, becomes: tuple[int, int], tmp_path: Path, upscaler: Upscaler) -> None:
+    "4x and one reduction, or several times 4x and one: of the kind that went in, near to what Pillow makes of it."
+    suffix = ".tif" if mode == "CMYK" else ".png"
+    image = (RGBA if "A" in mode else RGB).convert(mode)
+    image.save(tmp_path / f"in{suffix}")
+    target = upscale_file(tmp_path / f"in{suffix}", tmp_path / f"out{suffix}", upscaler, size=TargetSize(**size))
+    with Image.open(target) as enlarged:
+        assert enlarged.size == becomes and enlarged.mode == mode
+        if mode in ("RGB", "L"):
+            plain = np.asarray(image.resize(becomes, Image.Resampling.BICUBIC), float)
+            assert np.abs(np.asarray(enlarged, float) - plain).mean() < 12
+
+
+def test_what_is_the_networks_multiple_is_not_reduced(tmp_path: Path, upscaler: Upscaler) -> None:
+    RGB.save(tmp_path / "in.png")
+    upscale_file(tmp_path / "in.png", tmp_path / "usual.png", upscaler)
+    upscale_file(tmp_path / "in.png", tmp_path / "asked.png", upscaler, size=TargetSize(width=56))
+    assert (tmp_path / "usual.png").read_bytes() == (tmp_path / "asked.png").read_bytes()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_a_reduction_keeps_values_and_hides_what_is_hidden(dtype: str) -> None:
+    "A flat picture stays flat at its value, and green that can't be seen does not bleed into red that can."
+    whole = 1 if dtype == "float32" else np.iinfo(dtype).max
+    flat = np.full((12, 16, 3), 0.7 * whole).astype(dtype)
+    kind = picture_of(RGB).kind._replace(bits=8 * flat.itemsize)
+    reduced = reduce_picture(picture_of(RGB)._replace(pixels=flat, kind=kind), 8, 6).pixels
+    assert reduced.shape == (6, 8, 3) and reduced.dtype == dtype
+    assert np.abs(reduced.astype(float) - float(flat[0, 0, 0])).max() <= whole * 1e-5
+    clear = np.zeros((12, 16, 4), dtype)
+    clear[:, :8, 0], clear[:, 8:, 1], clear[:, :8, 3] = whole, whole, whole
+    seen = reduce_picture(picture_of(RGB)._replace(pixels=clear, kind=kind._replace(alpha=True)), 4, 3).pixels
+    visible = seen[..., 3] > 0
+    assert visible.any() and seen[..., 1][visible].max() <= 0.01 * whole and seen[..., 0][visible].min() > 0.9 * whole
+
+
+@pytest.mark.parametrize("wrong", [{"width": 0}, {"scale": -1}, {"megapixels": float("inf")}, {"width": 10, "height": 10},
+                                   {"scale": float("nan")}])
+def test_a_size_that_can_t_be(wrong: dict) -> None:
+    with pytest.raises(UserError, match="a size is one number above 0"):
+        TargetSize(**wrong)
+
+
+def test_a_size_that_the_format_can_t_hold_is_refused_before_any_work(tmp_path: Path, upscaler: Upscaler) -> None:
+    RGB.save(tmp_path / "in.png")
+    with pytest.raises(UserError, match="WebP can't hold 8-bit RGB, 20000 x 14286 pixels"):
+        upscale_file(tmp_path / "in.png", tmp_path / "out.webp", upscaler, size=TargetSize(width=20_000))
+    with pytest.raises(UserError, match="more than the"):
+        upscale_file(tmp_path / "in.png", tmp_path / "out.tif", upscaler, size=TargetSize(width=5_000_000))
+    assert not list(tmp_path.glob("*out*"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pipes, several pictures, links, many processes
+
+
+def run_command(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "srgan_nb", "upscale", *arguments], input=given, capture_output=True,
+                          cwd=ROOT, timeout=600)
+
+
+def test_through_pipes(tmp_path: Path) -> None:
+    picture = in_memory(RGB, "PNG")
+    done = run_command("-", "-", "--model", "bicubic", "--format", "png", "--width", "30", given=picture)
+    assert done.returncode == 0 and not done.stderr
+    with Image.open(io.BytesIO(done.stdout)) as enlarged:
+        assert enlarged.size == (30, 21)
+    broken = run_command("-", str(tmp_path / "out.png"), "--model", "bicubic", given=picture[:50])
+    assert broken.returncode == 1 and b"standard input: damaged" in broken.stderr and not list(tmp_path.iterdir())
+    assert run_command("-", "-", given=picture).returncode == 2  # in which format?
+
+
+def test_several_pictures_and_patterns_into_a_folder(tmp_path: Path, upscaler: Upscaler) -> None:
+    for name in ("a.png", "b.png", "c.jpg"):
+        RGB.save(tmp_path / name)
+    (tmp_path / "d.jpg").write_bytes(b"no picture")
+    report = upscale_files([str(tmp_path / "a.png"), str(tmp_path / "*.jpg"), str(tmp_path / "e.png")], tmp_path / "out",
+                           upscaler)
+    assert [path.name for path in report.done] == ["a.png", "c.jpg"]
+    assert {path.name for path in report.failed} == {"d.jpg", "e.png"}
+    again = upscale_files([str(tmp_path / "a.png")], tmp_path / "out", upscaler)
+    assert "exists" in again.failed[tmp_path / "a.png"]
+    with pytest.raises(UserError, match="several pictures go into a folder"):
+        upscale_files(["a.png", "b.png"], tmp_path / "a.png", upscaler)
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path, upscaler: Upscaler) -> None:
+    for folder in ("in", "elsewhere"):
+        (tmp_path / folder).mkdir()
+        RGB.save(tmp_path / folder / f"{folder}.png")
+    (tmp_path / "in/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/same").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "in")
+    report = upscale_folder(tmp_path / "in", tmp_path / "out", upscaler, progress=False)
+    assert len(report.done) == 2 and {path.name for path in report.done} == {"in.png", "elsewhere.png"}
+
+
+@pytest.mark.slow
+def test_four_processes_share_a_folder(tmp_path: Path) -> None:
+    "Each picture is enlarged once, the first process reports on all of them, and what is there is not made again."
+    make_folder(tmp_path / "in")
+    for number in range(8):
+        RGB.save(tmp_path / f"in/{number}.png")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4", "-m", "srgan_nb", "upscale",
+               str(tmp_path / "in"), str(tmp_path / "out"), "--model", "bicubic"]
+    first, second = (subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600,
+                                    env={**os.environ, "OMP_NUM_THREADS": "1"}) for _ in range(2))
+    assert "11 enlarged, 0 already there, 2 failed" in first.stderr and first.stderr.count("enlarged,") == 1
+    assert "0 enlarged, 11 already there, 2 failed" in second.stderr
+
+
+def test_the_tasks_of_a_job_array_make_each_picture_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                         upscaler: Upscaler) -> None:
+    "They can't meet: each has a report of its own share."
+    from srgan_nb.devices import Processes
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    make_folder(tmp_path / "in")
+    reports = [upscale_folder(tmp_path / "in", tmp_path / "out", upscaler, progress=False, processes=Processes(rank, 3))
+               for rank in (2, 0, 1)]
+    done = [path for report in reports for path in report.done]
+    assert len(done) == len(set(done)) == 3 and not any(report.kept for report in reports)
+    assert len({path for report in reports for path in report.failed}) == 2
