@@ -64,7 +64,7 @@ def find_network(model: str | Path | Callable, scale: int | None = None) -> Any:
         raise UserError(f"{name} enlarges by {network.scale}, not by {scale}")
     return network
 
-
+# %% ../nbs/30_upscaling.ipynb #0d014aeb
 def fast_form(network: nn.Module) -> TwoStages:
     """What `enlarge_in_tiles` needs of a network, which itself stays as it is.
 
@@ -101,7 +101,7 @@ def memory_of_machine() -> float:
     known = "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ())
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else math.inf
 
-
+# %% ../nbs/30_upscaling.ipynb #d23048fb
 class Upscaler:
     """Enlarges pictures of every kind with one model, prepared once: `Upscaler("srgan", max_memory="1GB")(picture)`.
 
@@ -236,6 +236,8 @@ def upscale(image: str | Path | Image.Image, model: str | Path | nn.Module = ...
 def upscale(image: _Numbers, model: str | Path | nn.Module = ..., max_memory: str | int | None = ...,
             device: str = ..., half: bool = ..., compile: bool = ..., progress: bool = ...,
             scale: int | None = ...) -> _Numbers: ...
+
+# %% ../nbs/30_upscaling.ipynb #5598f07b
 def upscale(image: str | Path | Image.Image | np.ndarray | Tensor, model: str | Path | nn.Module = "srgan",
             max_memory: str | int | None = None, device: str = "auto", half: bool = False, compile: bool = False,
             progress: bool = False, scale: int | None = None) -> Image.Image | np.ndarray | Tensor:
