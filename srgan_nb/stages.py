@@ -363,7 +363,7 @@ class SRGANStage:
             learner.load_state_dict(state)
         self.precision.load_state_dict(state["scaler"])
 
-# %% ../nbs/54_stages.ipynb #0783186b
+# %% ../nbs/54_stages.ipynb #07831860
 def stage_for(settings: Settings, device: torch.device | str = "cpu",
               restored: bool = False) -> SRResNetStage | SRGANStage:
     """The stage that the settings name, from their seed; `restored`: its state comes from a checkpoint.

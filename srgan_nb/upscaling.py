@@ -101,7 +101,7 @@ def memory_of_machine() -> float:
     known = "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ())
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else math.inf
 
-# %% ../nbs/30_upscaling.ipynb #d23048fb
+# %% ../nbs/30_upscaling.ipynb #a3585995
 class Upscaler:
     """Enlarges pictures of every kind with one model, prepared once: `Upscaler("srgan", max_memory="1GB")(picture)`.
 
@@ -237,7 +237,7 @@ def upscale(image: _Numbers, model: str | Path | nn.Module = ..., max_memory: st
             device: str = ..., half: bool = ..., compile: bool = ..., progress: bool = ...,
             scale: int | None = ...) -> _Numbers: ...
 
-# %% ../nbs/30_upscaling.ipynb #5598f07b
+# %% ../nbs/30_upscaling.ipynb #3160314f
 def upscale(image: str | Path | Image.Image | np.ndarray | Tensor, model: str | Path | nn.Module = "srgan",
             max_memory: str | int | None = None, device: str = "auto", half: bool = False, compile: bool = False,
             progress: bool = False, scale: int | None = None) -> Image.Image | np.ndarray | Tensor:
