@@ -7,8 +7,6 @@ __all__ = ['Discriminator', 'PatchDiscriminator']
 
 # %% ../nbs/16_discriminator.ipynb #4b016680
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
-from torchvision.transforms.functional import rgb_to_grayscale
 
 from .errors import UserError
 from .images import to_signed
@@ -48,7 +46,11 @@ class Discriminator(nn.Module):
                             "cut them to that size, or build Discriminator(patch_size=...)")
         return self.classifier(self.features(to_signed(images)))
 
-# %% ../nbs/16_discriminator.ipynb #09patch01
+# %% ../nbs/68_steadier_opponents.ipynb #b4export
+from torch.nn.utils.parametrizations import spectral_norm
+from torchvision.transforms.functional import rgb_to_grayscale
+
+# %% ../nbs/68_steadier_opponents.ipynb #09patch01
 class PatchDiscriminator(nn.Module):
     """Judges textures: (N, 3, H, W) in [0, 1] -> logits (N, 1, H/8, W/8), above 0 for "a photograph" at that place.
 

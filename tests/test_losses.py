@@ -1,4 +1,4 @@
-"""What 18_adversarial_loss.ipynb can't hold: damaged weight files, the download that fails, real weights, gradients."""
+"""What the notebooks on losses can't hold: damaged weight files, the download that fails, real weights, gradients."""
 import os
 import pickle
 from pathlib import Path
