@@ -15,7 +15,7 @@ from .images import to_signed
 class Discriminator(nn.Module):
     """Judges patches: (N, 3, P, P) in [0, 1] -> logits (N, 1), above 0 for "a photograph". P is `patch_size`.
 
-    `patch_size`: a multiple of 16, for the map is halved four times. `channels`: maps of the first convolution, the
+    `patch_size`: a multiple of 16, as the map is halved four times. `channels`: maps of the first convolution, the
     last has eight times as many. `dense`: width of the hidden dense layer. `batch_norm=False` gives every convolution a
     bias instead. `Discriminator(**discriminator.settings)` builds the same network. sigmoid(logit) is the paper's D.
     Raises `UserError` for other patch sizes. Source: Ledig et al. 2017, section 2.1 and figure 4.
