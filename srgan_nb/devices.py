@@ -136,25 +136,26 @@ def unwrapped(network: nn.Module, keep_compiled: bool = False) -> nn.Module:
 # %% ../nbs/57_scaling_up.ipynb #ebfd3971
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train together: this one's `rank` among `world`. Alone it is rank 0 of 1."""
+    """The processes that train together: this one's `rank` among `world`, its `device`. Alone it is rank 0 of 1."""
 
     rank: int = 0
     world: int = 1
+    device: torch.device = torch.device("cpu")
 
     @classmethod
-    def here(cls) -> "Processes":
+    def here(cls, device: torch.device | str = "cpu") -> "Processes":
         "Those that torchrun has started, as the environment tells; without torchrun this one alone."
         if "RANK" not in os.environ:
-            return cls()
-        return cls(int(os.environ["RANK"]), int(os.environ.get("WORLD_SIZE", "1")))
+            return cls(device=torch.device(device))
+        return cls(int(os.environ["RANK"]), int(os.environ.get("WORLD_SIZE", "1")), torch.device(device))
 
-    def join(self, device: torch.device, hours: float = 0.5) -> None:
+    def join(self, hours: float = 0.5) -> None:
         """Begins the exchange with the others, by NCCL on CUDA and gloo elsewhere; alone: nothing.
 
         hours: how long one waits for another before it takes it for dead.
         """
         if self.world > 1 and not distributed.is_initialized():
-            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=hours))
+            distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=timedelta(hours=hours))
 
     @property
     def first(self) -> bool:
@@ -168,9 +169,9 @@ class Processes:
             values = values / self.world
         return values
 
-    def any(self, flag: bool, device: torch.device) -> bool:
+    def any(self, flag: bool) -> bool:
         "Whether `flag` is true in any process."
-        return bool(self.mean(torch.tensor(float(flag), device=device)) > 0) if self.world > 1 else flag
+        return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0) if self.world > 1 else flag
 
     def gather(self, value: Any) -> list:
         "The values of all processes, in the order of their ranks; this one's alone where they have not joined."

@@ -220,7 +220,7 @@ class Learner:
 
 # %% ../nbs/54_stages.ipynb #f8422882
 @contextmanager
-def wrapped(learners: list[Learner], processes: Processes, device: torch.device, settings: Settings) -> Iterator[None]:
+def wrapped(learners: list[Learner], processes: Processes, settings: Settings) -> Iterator[None]:
     "A block in which updates call the networks compiled, and sharing gradients and BN statistics, as the recipe says."
     for learner in learners:
         network = learner.network
@@ -229,7 +229,7 @@ def wrapped(learners: list[Learner], processes: Processes, device: torch.device,
         learner.called = torch.compile(network) if settings.compile else network
         if processes.world > 1:  # BN's running statistics stay each process's own: only rank 0's are saved
             learner.called = nn.parallel.DistributedDataParallel(
-                learner.called, [device] if device.type == "cuda" else None, broadcast_buffers=False)
+                learner.called, [processes.device] if processes.device.type == "cuda" else None, broadcast_buffers=False)
     yield
     for learner in learners:
         learner.called = learner.network

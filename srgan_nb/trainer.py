@@ -90,7 +90,7 @@ def train(trainer: "Trainer", batches: Batches, unseen: Pack, asked: list[int]) 
             trainer.stop_at_nan()
         if due.log:
             trainer.reporter.log(state, processes, batches.waited)
-        stop = (state.step % 10 == 0 or processes.world == 1) and processes.any(bool(asked), trainer.device)
+        stop = (state.step % 10 == 0 or processes.world == 1) and processes.any(bool(asked))
         if due.checkpoint or due.validation or stop:
             if processes.first:
                 trainer.checkpointer.save(stage, state)
@@ -143,12 +143,12 @@ class Trainer:
         if settings.data is None or settings.out is None:
             raise UserError("--data and --out are needed: a folder of photographs, and one for the run")
         self.settings, self.earlier, self.before_update = settings, earlier, before_update
-        self.run, self.processes, self.state = RunFolder(settings.out), Processes.here(), RunState()
+        self.device = choose_device(settings.device)
+        self.run, self.processes, self.state = RunFolder(settings.out), Processes.here(self.device), RunState()
         if earlier is None and self.processes.first:
             self.run.require_free()
         if settings.batch_size % self.processes.world:
             raise UserError(f"a batch of {settings.batch_size} can't be shared equally by {self.processes.world} processes")
-        self.device = choose_device(settings.device)
         self.reporter = Reporter(self.run, settings, live, quiet, mute=not self.processes.first)
         self.validator, self.checkpointer = Validator(settings.lpips), Checkpointer(self.run, settings)
         self.stage = stage_for(settings, self.device, restored=earlier is not None and bool(self.run.saved()))
@@ -184,9 +184,9 @@ class Trainer:
             for problem in self.checkpointer.begin(self.stage, state, self.earlier is not None, processes.first):
                 self.reporter.say(f"passed over: {problem}")
             self.reporter.say(introduction(self, unseen))
-            processes.join(device)
+            processes.join()
             batches = sampler.batches(state.step, settings.steps, processes.rank, processes.world, device=device)
-            with (wrapped(self.stage.learners, processes, device, settings), noted_signals() as asked,
+            with (wrapped(self.stage.learners, processes, settings), noted_signals() as asked,
                   self.reporter.watching(state.step)):
                 stopped = train(self, batches, unseen, asked)
         processes.leave()
@@ -197,7 +197,7 @@ class Trainer:
     def stop_at_nan(self) -> None:
         "Raises `UserError` when a term of the loss is NaN or infinite: its row goes to stopped.csv, nothing is saved."
         broken = self.state.meter.broken()
-        if not self.processes.any(bool(broken), self.device):
+        if not self.processes.any(bool(broken)):
             return
         self.reporter.write("stopped", {"step": self.state.step, **self.state.meter.read(self.processes)})
         terms = ", ".join(broken) or "a term of another process"

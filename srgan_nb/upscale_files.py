@@ -191,7 +191,7 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
     for path, place in places.items():
         taken.setdefault(place, path)
     if "MASTER_ADDR" in os.environ:  # else they can't meet, as the tasks of a job array: each has a report of its own
-        processes.join(torch.device("cpu"), hours=1000)  # so long may others take over their share
+        processes.join(hours=1000)  # so long may others take over their share
     mine = list(places.items())[processes.rank::processes.world]
     bar = tqdm(mine, unit="picture", disable=not progress or sys.stderr is None or not processes.first)
     for path, place in bar:

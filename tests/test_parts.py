@@ -65,9 +65,9 @@ class SmallestStage:
 
 def test_one_process_alone_is_the_first_and_asks_nobody() -> None:
     alone = Processes()
-    alone.join(torch.device("cpu"))
+    alone.join()
     assert alone.first and not torch.distributed.is_initialized()
-    assert alone.mean(torch.tensor([2.0])).item() == 2.0 and alone.any(True, torch.device("cpu"))
+    assert alone.mean(torch.tensor([2.0])).item() == 2.0 and alone.any(True)
     alone.wait()
     alone.leave()
     assert not Processes(rank=1, world=2).first
