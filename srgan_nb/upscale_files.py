@@ -14,8 +14,6 @@ from glob import glob
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
-
 from srgan_nb.devices import Processes
 from srgan_nb.errors import UserError
 from srgan_nb.files import is_run
@@ -172,8 +170,8 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
     A picture that is there already is kept, unless `force`: an interrupted run goes on where it stopped.
     `file_format`: "png", "jpg", ... for all, in place of each file's own. Hidden files, other files than pictures and
     training runs are passed over; linked folders are followed. Of several `processes` each takes its share of the
-    pictures, told by their names alone; where torchrun has started them, all return one report. Raises `UserError` where `source` is no folder or holds no
-    picture, and where an original would be overwritten.
+    pictures, told by their names alone; where torchrun has started them, all return one report. Raises `UserError`
+    where `source` is no folder or holds no picture, and where an original would be overwritten.
     """
     from tqdm.auto import tqdm
 
