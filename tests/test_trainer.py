@@ -48,6 +48,24 @@ def stopped_at(step: int, build, *arguments) -> None:
         trainer.fit()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize("number", ["SIGUSR1", "SIGHUP"])
+def test_a_scheduler_s_signal_saves_and_the_run_goes_on(number, photos, trained, tmp_path):
+    settings = run_settings("srresnet", photos, trained, tmp_path / "run", checkpoint_every=8, validate_every=8)
+    saved = []
+
+    def look_in(trainer, lr, hr):
+        if trainer.state.step == 2:
+            signal.raise_signal(getattr(signal, number))
+        saved.append([int(path.stem.split("-")[1]) for path in trainer.run.saved()])
+
+    handler = signal.getsignal(getattr(signal, number))
+    Trainer(settings, quiet=True, before_update=look_in).fit()
+    assert saved[2] == [0] and saved[3] == saved[4] == [0, 3]
+    assert load_state(RunFolder(settings.out).saved()[-1])["step"] == settings.steps
+    assert signal.getsignal(getattr(signal, number)) == handler
+
+
 def contents(folder: Path) -> dict[Path, bytes]:
     "Every file below a folder with its bytes, to see whether anything has changed."
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
