@@ -107,15 +107,25 @@ def train(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("srgan_train", description="Trains SRResNet, then SRGAN from it.")
     parser.add_argument("stage", choices=("srresnet", "srgan"), help="the first stage or the second")
     parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder; other flags change it")
+    parser.add_argument("--settings", metavar="FILE", help="a run's settings.json in place of a preset; other flags change it")
     add_settings(parser)
     given = vars(parser.parse_args(arguments))
-    stage, resume = given.pop("stage"), given.pop("resume")
+    stage, resume, file = (given.pop(name) for name in ("stage", "resume", "settings"))
+
+    from dataclasses import replace
 
     from srgan_nb.runs import RunFolder, inherited
-    from srgan_nb.settings import settings_for
+    from srgan_nb.settings import read_settings, settings_for
     from srgan_nb.trainer import Interrupted, Trainer
 
-    if resume is not None:
+    if file is not None:
+        if resume is not None or "preset" in given or "out" not in given:
+            parser.error("--settings begins a new run: --out is needed, --resume and --preset are left out")
+        settings = read_settings(file)
+        if settings.stage != stage:
+            raise UserError(f"{file} is of the other stage than {stage}")
+        trainer = Trainer(replace(settings, **given))
+    elif resume is not None:
         if not {"out", "init", "preset"}.isdisjoint(given):
             parser.error("--resume goes on in its own folder, from its own state: leave out --out, --init and --preset")
         if RunFolder(resume).settings().stage != stage:

@@ -22,7 +22,7 @@ from .checkpoints import load_state, read_passport, save_generator, save_state
 from .devices import Processes
 from .errors import UserError
 from .files import locked, package_version, write_atomically
-from .settings import Settings, as_saved, from_saved
+from .settings import Settings, as_saved, read_settings
 
 # %% ../nbs/53_runs.ipynb #dd2a0c8c
 def _lines(path: Path, first_only: bool = False) -> list[str]:
@@ -112,15 +112,9 @@ class RunFolder:
 
     def settings(self) -> Settings:
         "The settings that the run has. Raises `UserError` where there is no run, or that says what is wrong with them."
-        path = self.folder / "settings.json"
-        try:
-            saved = dict(json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
-            raise UserError(f"{self.folder} is no run: it has no readable settings.json") from None
-        try:
-            return from_saved(saved)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
+        if not self.exists():
+            raise UserError(f"{self.folder} is no run: it has no readable settings.json")
+        return read_settings(self.folder / "settings.json")
 
     def tidy(self, step: int, validated: bool = True) -> None:
         """Takes out what a run that goes on from `step` will write again, and what a kill has left half-written.

@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['EXPECTED', 'CONTENTS', 'LITE', 'PRESETS', 'SETTINGS_FORMAT', 'setting', 'flag', 'kind_of', 'check_value',
            'TaskSettings', 'NetworkSettings', 'LossSettings', 'OptimizationSettings', 'MachineSettings', 'Due',
-           'Settings', 'check_combinations', 'check_names', 'settings_for', 'check_resumable', 'as_saved', 'from_saved']
+           'Settings', 'check_combinations', 'check_names', 'settings_for', 'check_resumable', 'as_saved', 'from_saved',
+           'read_settings']
 
 # %% ../nbs/52_recipes.ipynb #07ea532e
+import json
 import math
 import operator
 from collections.abc import Iterable, Mapping
@@ -335,3 +337,15 @@ def from_saved(saved: Mapping[str, Any]) -> Settings:
     if wrong:
         raise UserError(f"settings {'; '.join(wrong)}: correct the file, or start a new run")
     return Settings(**values)
+
+
+def read_settings(path: str | Path) -> Settings:
+    "The settings in a file that `as_saved` filled. Raises `UserError` for no such file, and that says what is wrong."
+    try:
+        saved = dict(json.loads(Path(path).read_text()))
+    except (OSError, ValueError, TypeError):
+        raise UserError(f"{path} is no readable settings.json") from None
+    try:
+        return from_saved(saved)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None

@@ -48,6 +48,24 @@ def stopped_at(step: int, build, *arguments) -> None:
         trainer.fit()
 
 
+def test_a_settings_file_begins_a_run_like_it(photos, tmp_path, capsys):
+    "The run's own file, with changes; the same numbers come out, and what can't be is one line."
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    settings = settings_for("srresnet", "lite", data=str(photos), out=str(first), **SMALL)
+    Trainer(settings, quiet=True).fit()
+    file = str(first / "settings.json")
+    assert cli.train(["srresnet", "--settings", file, "--out", str(second)]) == 0
+    assert (second / "log.csv").read_bytes() == (first / "log.csv").read_bytes()
+    assert cli.train(["srresnet", "--settings", file, "--out", str(third), "--steps", "3"]) == 0
+    assert RunFolder(third).settings() == replace(settings, out=str(third), steps=3)
+    capsys.readouterr()
+    for wrong, told in ((["srgan", "--settings", file, "--out", "x"], "of the other stage"),
+                        (["srresnet", "--settings", str(tmp_path / "no"), "--out", "x"], "no readable settings.json")):
+        assert cli.train(wrong) == 1 and told in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cli.train(["srresnet", "--settings", file])
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("number", ["SIGUSR1", "SIGHUP"])
 def test_a_scheduler_s_signal_saves_and_the_run_goes_on(number, photos, trained, tmp_path):
