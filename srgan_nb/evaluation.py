@@ -172,7 +172,7 @@ def find_model(model: str | Path | Callable, scale: int | None = None, device: s
         return Model(name, scale, lambda lr: module(lr.to(place)).cpu())
     return Model(name, scale, network)
 
-
+# %% ../nbs/65_evaluation.ipynb #9f439870
 def _paper_row(generator: Generator) -> str | None:
     """The row of the paper's tables that a trained generator reproduces, by its passport's recipe: "SRGAN-VGG22"."""
     recipe = getattr(generator, "passport", {}).get("recipe", {})
@@ -271,7 +271,7 @@ def read_made(folder: Path, name: str, hr: Tensor, scale: int) -> Tensor:
         raise UserError(f"{found[0].name} is {sr.shape[2]}x{sr.shape[1]} and HR {width}x{height}")
     return sr[:, :height, :width]
 
-
+# %% ../nbs/65_evaluation.ipynb #e9a90dc0
 def enlarge_dataset(dataset: str | Path, model: Model, limit: int | None = None, progress: bool = False,
                     omitted: list[tuple[str, str]] | None = None) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
     """The pictures of a set, enlarged one by one: (name, LR, SR, HR), the tensors (C, H, W).
