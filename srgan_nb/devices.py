@@ -54,14 +54,15 @@ class Precision:
 
     "float32"; "bfloat16": autocast, no scaling needed; "float16": autocast, with the loss scaled so that small
     gradients don't vanish (Micikevicius et al., 2018). Weights and optimiser states stay float32 throughout.
+    clip: the longest gradient, over all weights of an optimiser; a longer one is shortened (Pascanu et al., 2013).
     Raises `UserError` for another name, or float16 elsewhere than on CUDA.
     """
 
-    def __init__(self, name: str = "float32", device: torch.device | str = "cpu"):
+    def __init__(self, name: str = "float32", device: torch.device | str = "cpu", clip: float | None = None):
         formats = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
         if name not in formats:
             raise UserError(f"no precision {name!r}: choose {', '.join(formats)}")
-        self.name, self.dtype, self.device_type = name, formats[name], torch.device(device).type
+        self.name, self.dtype, self.device_type, self.clip = name, formats[name], torch.device(device).type, clip
         if name == "float16" and self.device_type != "cuda":
             raise UserError(f"float16 training needs CUDA, not {self.device_type}: choose bfloat16 or float32")
         self.scaler = torch.amp.GradScaler(self.device_type, enabled=name == "float16")
@@ -74,6 +75,9 @@ class Precision:
         "One step of `optimizer` down the gradient of `loss`; skipped where float16 overflowed."
         optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
+        if self.clip is not None:
+            self.scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_([weight for group in optimizer.param_groups for weight in group["params"]], self.clip)
         self.scaler.step(optimizer)
         self.scaler.update()
 

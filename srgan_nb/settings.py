@@ -142,6 +142,10 @@ class OptimizationSettings:
     schedule: str = setting("constant", "course of the learning rate", choices=("constant", "step", "one-cycle"))
     decay_step: int = setting(100_000, "for schedule step: the update at which the rate falls", least=1)
     decay_factor: float = setting(0.1, "for schedule step: what it is multiplied by", above=0)
+    warm_up: int = setting(0, "updates over which the rates rise in a straight line; one-cycle has a rise of its own",
+                           "ours", least=0, since=3)
+    gradient_clip: float | None = setting(None, "longest gradient of a network: a longer one is shortened to it; none: as "
+                                          "it is", "ours", above=0, since=3)
     optimizer: str = setting("adam", "of the generator; the discriminator has Adam", "shape", choices=("adam", "muon"),
                              companion="learning_rate")
     beta1: float = setting(0.9, "Adam's beta1", least=0, below=1)
@@ -213,13 +217,14 @@ class Settings(MachineSettings, OptimizationSettings, LossSettings, NetworkSetti
 
     def schedule_at(self, step: int) -> float:
         "The share of its peak that a learning rate has at update number `step`, counted from 0."
+        rising = min(1.0, (step + 1) / max(1, self.warm_up))
         if self.schedule == "step":
-            return self.decay_factor if step >= self.decay_step else 1.0
+            return rising * (self.decay_factor if step >= self.decay_step else 1.0)
         if self.schedule == "one-cycle":  # a straight rise over the first 5 %, then half a cosine down to 1 %
             rise = max(1, self.steps // 20)
             fall = (step - rise) / max(1, self.steps - rise)
             return max(0.01, (step + 1) / rise if step < rise else (1 + math.cos(math.pi * fall)) / 2)
-        return 1.0
+        return rising
 
     def learning_rate_at(self, step: int) -> float:
         "The generator's learning rate at update number `step`, counted from 0."
@@ -235,6 +240,8 @@ def check_combinations(settings: Settings) -> None:
     "Raises `UserError` for settings that contradict each other."
     if settings.kernel_size % 2 == 0:
         raise UserError(f"--kernel-size is {settings.kernel_size}: it must be odd, or the picture would shift")
+    if settings.warm_up and settings.schedule == "one-cycle":
+        raise UserError("--warm-up: schedule one-cycle rises over its first twentieth: choose --schedule constant or step")
     if settings.patch_size % settings.scale:
         raise UserError(f"--patch-size {settings.patch_size} is not a multiple of the scale {settings.scale}")
     if settings.stage == "srgan" and settings.discriminator_kind == "paper" and settings.patch_size % 16:
@@ -305,7 +312,7 @@ def check_resumable(earlier: Settings, settings: Settings) -> None:
                         "new run, with --init where the network stays")
 
 # %% ../nbs/52_recipes.ipynb #aa1c8e0b
-SETTINGS_FORMAT = 2
+SETTINGS_FORMAT = 3
 
 
 def as_saved(settings: Settings) -> dict[str, Any]:

@@ -277,7 +277,8 @@ class SRResNetStage:
     """
 
     def __init__(self, settings: Settings, generator: Generator, device: torch.device | str = "cpu"):
-        self.settings, self.precision = settings, Precision(settings.precision, device)
+        self.settings = settings
+        self.precision = Precision(settings.precision, device, settings.gradient_clip)
         self.generator = generator_learner(settings, generator, device)
         self.learners = [self.generator]
         self.loss = content_of(settings).to(device)
@@ -314,7 +315,8 @@ class SRGANStage:
     """
 
     def __init__(self, settings: Settings, generator: Generator, device: torch.device | str = "cpu"):
-        self.settings, self.precision = settings, Precision(settings.precision, device)
+        self.settings = settings
+        self.precision = Precision(settings.precision, device, settings.gradient_clip)
         self.generator = generator_learner(settings, generator, device)
         judge = PatchDiscriminator if settings.discriminator_kind == "patch" else Discriminator
         own = settings.discriminator_learning_rate

@@ -13,6 +13,7 @@ from torch import nn
 
 from srgan_nb import devices, reporter, runs, settings, stages, trainer
 from srgan_nb.devices import Precision, Processes
+from srgan_nb.errors import UserError
 from srgan_nb.generator import Generator
 from srgan_nb.losses import content_loss
 from srgan_nb.packs import pack_photos
@@ -78,6 +79,23 @@ def test_a_precision_takes_a_step_down() -> None:
     optimizer = torch.optim.SGD([weight], lr=0.5)
     Precision("bfloat16").update(weight.square().sum(), optimizer)
     assert weight.item() == 0.0
+
+
+@pytest.mark.parametrize(("clip", "left"), [(None, [0.0, 0.0]), (100.0, [0.0, 0.0]), (5.0, [1.5, 2.0])])
+def test_a_gradient_that_is_too_long_is_shortened_and_keeps_its_direction(clip: float | None, left: list[float]) -> None:
+    "All weights of an optimiser together: (3, 4) has the gradient (6, 8), of length 10; half of it is (3, 4) of length 5."
+    weights = [nn.Parameter(torch.tensor([value])) for value in (3.0, 4.0)]
+    optimizer = torch.optim.SGD(weights, lr=0.5)
+    Precision(clip=clip).update(sum(weight.square().sum() for weight in weights), optimizer)
+    assert [weight.item() for weight in weights] == pytest.approx(left, abs=1e-5)
+
+
+def test_the_rates_rise_while_a_run_warms_up() -> None:
+    settings = Settings(warm_up=4, schedule="step", decay_step=6, decay_factor=0.1)
+    assert [settings.schedule_at(step) for step in range(8)] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 0.1, 0.1])
+    assert Settings().schedule_at(0) == 1
+    with pytest.raises(UserError, match="--warm-up: schedule one-cycle rises"):
+        Settings(warm_up=4, schedule="one-cycle")
 
 
 def test_the_groups_of_settings_share_no_name_and_are_all_there_is() -> None:
