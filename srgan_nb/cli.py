@@ -108,15 +108,20 @@ def train(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("stage", choices=("srresnet", "srgan"), help="the first stage or the second")
     parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder; other flags change it")
     parser.add_argument("--settings", metavar="FILE", help="a run's settings.json in place of a preset; other flags change it")
+    parser.add_argument("--estimate", action="store_true", help="time ten updates, say how long the run will take, and end")
     add_settings(parser)
     given = vars(parser.parse_args(arguments))
-    stage, resume, file = (given.pop(name) for name in ("stage", "resume", "settings"))
+    stage, resume, file, estimate = (given.pop(name) for name in ("stage", "resume", "settings", "estimate"))
+    if estimate:
+        if resume is not None:
+            parser.error("--estimate is of a new run: leave out --resume")
+        given["out"] = "estimate"  # nothing is written there
 
     from dataclasses import replace
 
     from srgan_nb.runs import RunFolder, inherited
     from srgan_nb.settings import read_settings, settings_for
-    from srgan_nb.trainer import Interrupted, Trainer
+    from srgan_nb.trainer import Interrupted, Trainer, seconds_per_step
 
     if file is not None:
         if resume is not None or "preset" in given or "out" not in given:
@@ -124,13 +129,13 @@ def train(arguments: Sequence[str] | None = None) -> int:
         settings = read_settings(file)
         if settings.stage != stage:
             raise UserError(f"{file} is of the other stage than {stage}")
-        trainer = Trainer(replace(settings, **given))
+        settings = replace(settings, **given)
     elif resume is not None:
         if not {"out", "init", "preset"}.isdisjoint(given):
             parser.error("--resume goes on in its own folder, from its own state: leave out --out, --init and --preset")
         if RunFolder(resume).settings().stage != stage:
             raise UserError(f"{resume} is a run of the other stage than {stage}")
-        trainer = Trainer.resume(resume, **given)
+        settings = None
     else:
         for needed in ("out",) if given.get("init") else ("data", "out"):
             if given.get(needed) is None:
@@ -138,7 +143,13 @@ def train(arguments: Sequence[str] | None = None) -> int:
         if stage == "srgan" and given.get("init") is None:
             parser.error("the srgan stage starts from a trained SRResNet: --init RUN is needed")
         given = {**(inherited(given["init"]) if given.get("init") else {}), **given}
-        trainer = Trainer(settings_for(stage, given.pop("preset", "paper"), **given))
+        settings = settings_for(stage, given.pop("preset", "paper"), **given)
+    if settings is not None and estimate:
+        seconds = seconds_per_step(settings)
+        print(f"{seconds:.2g} s an update here: {settings.steps:,} of them take {settings.steps * seconds / 3600:.2g} hours, "
+              "validations aside")
+        return 0
+    trainer = Trainer(settings) if settings is not None else Trainer.resume(resume, **given)
     try:
         trainer.fit()
     except Interrupted as stop:

@@ -66,6 +66,17 @@ def test_a_settings_file_begins_a_run_like_it(photos, tmp_path, capsys):
         cli.train(["srresnet", "--settings", file])
 
 
+@pytest.mark.parametrize("stage", ["srresnet", "srgan"])
+def test_an_estimate_times_the_recipe_and_leaves_nothing(stage, photos, trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    settings = {**(SMALL if stage == "srresnet" else SMALL_GAN), "steps": 7200}
+    init = ["--init", str(trained)] if stage == "srgan" else []
+    assert cli.train([stage, "--preset", "lite", "--estimate", "--data", str(photos), *init, *flags(settings)]) == 0
+    seconds, steps, hours = re.search(r"(\S+) s an update here: (\S+) of them take (\S+) hours", capsys.readouterr().out).groups()
+    assert steps == "7,200" and float(hours) == pytest.approx(2 * float(seconds), rel=0.1)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("number", ["SIGUSR1", "SIGHUP"])
 def test_a_scheduler_s_signal_saves_and_the_run_goes_on(number, photos, trained, tmp_path):
