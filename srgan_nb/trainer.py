@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STOPPING', 'SAVING', 'NIGHT', 'open_photos', 'Interrupted', 'noted_signals', 'train', 'introduction', 'Trainer',
-           'EnoughTimed', 'seconds_per_step']
+           'seconds_per_step']
 
 # %% ../nbs/56_trainer.ipynb #3d3ad252
 import signal
@@ -229,7 +229,7 @@ class Trainer:
         self.reporter.write("validation", {"step": self.state.step, **scores})
 
 # %% ../nbs/56_trainer.ipynb #56est002
-class EnoughTimed(Exception):
+class _EnoughTimed(Exception):
     "Ends a run that was only timed."
 
 
@@ -243,9 +243,9 @@ def seconds_per_step(settings: Settings, steps: int = 10) -> float:
     def look_in(trainer, lr, hr):
         moments.append(time.perf_counter())
         if len(moments) > steps + 3:
-            raise EnoughTimed
+            raise _EnoughTimed
 
-    with TemporaryDirectory() as folder, suppress(EnoughTimed):
+    with TemporaryDirectory() as folder, suppress(_EnoughTimed):
         short = replace(settings, out=f"{folder}/run", steps=settings.steps + steps + 4, tensorboard=False)
         Trainer(short, quiet=True, before_update=look_in).fit()
     return median(after - before for before, after in pairwise(moments[3:]))
