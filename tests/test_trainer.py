@@ -590,7 +590,7 @@ def test_a_float32_run_goes_on_in_float16(photos, trained, tmp_path):
     (lambda saved: {name: value for name, value in saved.items() if name != "content"}, "missing content"),
     (lambda saved: {**saved, "momentum": 0.9}, "unknown momentum"),
     (lambda saved: {**saved, "format": 99}, "format 99"),
-    (lambda saved: [saved], "no run"),
+    (lambda saved: [saved], "is no readable settings.json"),
 ])
 def test_settings_that_cannot_be_read_are_one_line(broken, word, photos, trained, tmp_path, capsys):
     "Row 10: on --resume, and on --init from such a run."
