@@ -29,18 +29,19 @@ SHORTENED = {  # how a command begins -> what makes it short
     "srgan_train srresnet --data": f"--steps 2 {SMALL}",
     "srgan_train srgan --init": f"--steps 1 --content MSE --adversarial-weight 0.001 {SMALL}",
     "srgan_train srgan --resume": "--steps 2",
-    "srgan_evaluate": "--limit 1",
+    "srgan_evaluate Set5": "--limit 1",
 }
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
-    "A folder as the README takes it for granted: photo.jpg, a folder of photos and one of holiday pictures."
+    "A folder as the README takes it for granted: photo.jpg, photos, holiday pictures, somebody else's enlargements."
     from srgan_nb.images import demo_photo, open_image, to_rgb
     for folder, names in {"photos": ("coffee", "chelsea", "rocket"), "holiday": ("chelsea",)}.items():
         (tmp_path / folder).mkdir()
         for name in names:
             to_rgb(open_image(demo_photo(name))).crop((100, 50, 228, 146)).save(tmp_path / folder / f"{name}.png")
+    shutil.copytree(tmp_path / "photos", tmp_path / "theirs")
     to_rgb(open_image(demo_photo("astronaut"))).crop((150, 20, 214, 84)).save(tmp_path / "photo.jpg")
     return tmp_path
 
@@ -65,7 +66,7 @@ def test_commands(block: list[str], desk: Path, request: pytest.FixtureRequest) 
             assert done.returncode == 1 and len(done.stderr.splitlines()) < 40 and "Traceback" not in done.stderr
             continue
         else:
-            if command.startswith("srgan_evaluate"):
+            if command.startswith("srgan_evaluate Set5"):
                 request.getfixturevalue("shared")
             done = run(f"{command} {next((SHORTENED[start] for start in SHORTENED if command.startswith(start)), '')}", desk)
         assert done.returncode == 0, done.stdout + done.stderr
