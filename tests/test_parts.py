@@ -15,6 +15,7 @@ from srgan_nb import devices, reporter, runs, settings, stages, trainer
 from srgan_nb.devices import Precision, Processes
 from srgan_nb.errors import UserError
 from srgan_nb.generator import Generator
+from srgan_nb.images import read_image
 from srgan_nb.losses import content_loss
 from srgan_nb.packs import pack_photos
 from srgan_nb.reporter import Reporter, Validator
@@ -163,6 +164,16 @@ def test_a_validator_scores_a_generator_on_whole_photographs(photos: Path, tmp_p
     bicubic = Generator(channels=4, blocks=1, kernel_size=3, bicubic_skip=True).eval()
     scores = Validator()(bicubic, pack, tmp_path / "samples/strip.png")
     assert scores.keys() == {"psnr_y"} and scores["psnr_y"] > 25 and (tmp_path / "samples/strip.png").exists()
+
+
+def test_the_sample_has_a_row_for_each_of_five_photographs(tmp_path: Path) -> None:
+    "However they differ in size; the rows are bicubic, SR, HR."
+    sizes = [(96, 120), (100, 64), (80, 80)]
+    strips = [[torch.full((1, 3, *size), value) for value in (0.0, 0.5, 1.0)] for size in sizes]
+    reporter.save_strips(strips, tmp_path / "samples/strip.png")
+    picture = read_image(tmp_path / "samples/strip.png")
+    assert picture.shape == (3, 3 * 64, 3 * 64)
+    assert [picture[:, :, 64 * column:64 * (column + 1)].unique().numel() for column in range(3)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("options", [{}, dict(ema=0.5), dict(optimizer="muon", balanced=True), dict(constant=True)])
