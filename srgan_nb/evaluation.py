@@ -17,6 +17,7 @@ from .bicubic import crop_to_multiple, downsample
 from .errors import UserError
 from .files import data_folder
 from .images import open_image, to_rgb, to_tensor
+from .packs import pair_folders
 
 # %% ../nbs/64_benchmarks.ipynb #505c543a
 @dataclass(frozen=True)
@@ -92,10 +93,7 @@ def find_pairs(folder: Path, scale: int = 4) -> tuple[list[tuple[str, Path, Path
                     alone.append((path.name, f"another file of this name in {place.name} was taken: {taken.name}"))
         return found
 
-    def first(*names: str) -> Path | None:
-        return next((folder / name for name in names if (folder / name).is_dir()), None)
-
-    hr_folder, lr_folder = first("HR", "HR_jpeg") or folder, first(f"LRx{scale}", f"LR_bicubic/X{scale}", "LR")
+    hr_folder, lr_folder = pair_folders(folder, scale)
     hrs = files(hr_folder)
     if not hrs:
         raise UserError(f"{hr_folder} holds no pictures")

@@ -267,7 +267,8 @@ def test_names_come_from_a_folder_a_file_or_a_list(tmp_path):
                                        ("DIV2K_train_HR", "DIV2K_train_LR_bicubic")])
 def test_lr_pictures_beside_hr_ones_are_not_learned_from(tmp_path, high, low):
     fill(tmp_path / "sets", {f"Set5/{high}/a.png": PNG, f"Set5/{low}/X4/a.png": PNG})
-    for folder in (tmp_path / "sets", tmp_path / "sets/Set5"):
+    named_as_pairs = not high.startswith("DIV2K")  # in a folder that is given itself these are pairs to learn from
+    for folder in (tmp_path / "sets", tmp_path / "sets/Set5")[:1 if named_as_pairs else 2]:
         with pytest.raises(UserError, match=rf"LR pictures \({low}\) .*give .*{high} alone"):
             pack(folder)
     assert pack(tmp_path / f"sets/Set5/{high}").names == ["a.png"]
@@ -292,6 +293,42 @@ def test_scales(tmp_path, scale, size):
 
 
 @needs_benchmarks
+def pairs(folder, scale=4, **sizes):
+    "HR and LR pictures of noise below a folder, name -> (HR size, LR size); what is None is not there."
+    draws = np.random.default_rng(0)
+    for name, both in sizes.items():
+        for kind, ending, size in zip(("HR", "LR"), ("", f"x{scale}"), both, strict=True):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            if size is not None:
+                Image.fromarray(draws.integers(0, 255, (*size[::-1], 3), np.uint8)).save(folder / kind / f"{name}{ending}.png")
+
+
+def test_lrs_of_one_s_own_are_packed_as_they_are(tmp_path):
+    pairs(tmp_path / "mine", a=((100, 120), (25, 30)), b=((103, 99), (25, 24)))
+    packed = pack(tmp_path / "mine")
+    assert packed.names == ["a.png", "b.png"] and [packed.hr(i).shape for i in (0, 1)] == [(120, 100, 3), (96, 100, 3)]
+    for index, name in enumerate("ab"):
+        assert np.array_equal(packed.lr(index), np.asarray(Image.open(tmp_path / f"mine/LR/{name}x4.png")))
+        hr = np.asarray(Image.open(tmp_path / f"mine/HR/{name}.png"))
+        assert np.array_equal(packed.hr(index), hr[:packed.hr(index).shape[0], :100])
+    assert packed.hash != pack(tmp_path / "mine/HR").hash
+    before = packed.hash
+    Image.new("RGB", (25, 24)).save(tmp_path / "mine/LR/bx4.png")
+    again = pack(tmp_path / "mine")
+    assert again.hash != before and not again.lr(1).any()
+
+
+@pytest.mark.parametrize("sizes, told", [
+    ({"a": ((100, 100), (25, 25)), "b": ((100, 100), None)}, "1 HR picture without an LR of the same name: b.png"),
+    ({"a": ((100, 100), (26, 25)), "b": ((100, 100), (25, 25))}, "1 pair of other sizes than 1 to 4: a.png is 100x100"),
+    ({"a": ((100, 104), (25, 25))}, "pair .* a.png is 100x104 and its LR 25x25"),
+])
+def test_pairs_that_are_none_are_named_before_any_work(sizes, told, tmp_path):
+    pairs(tmp_path / "mine", **sizes)
+    with pytest.raises(UserError, match=told):
+        pack(tmp_path / "mine")
+
+
 @pytest.mark.parametrize("name, hr, count", [("Set5", "HR", 5), ("Set14", "HR", 14), ("BSD100", "HR_jpeg", 100)])
 def test_every_low_resolution_picture_of_the_benchmarks_bit_for_bit(name, hr, count):
     folder, equal = SHARED / "data/benchmarks" / name, 0
