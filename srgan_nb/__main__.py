@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-COMMANDS = dict(train="cli", upscale="cli", evaluate="cli", download="cli", reduce="cli", demo="demo")
+COMMANDS = dict(train="cli", upscale="cli", evaluate="cli", download="cli", reduce="cli", degrade="cli", demo="demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

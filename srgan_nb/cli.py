@@ -14,7 +14,7 @@ from os.path import expanduser
 
 from srgan_nb.errors import UserError
 
-__all__ = ["train", "evaluate", "upscale", "download", "reduce"]
+__all__ = ["train", "evaluate", "upscale", "download", "reduce", "degrade"]
 
 
 def meant(argument: str) -> str:
@@ -294,4 +294,24 @@ def reduce(arguments: Sequence[str] | None = None) -> int:
     from srgan_nb.packs import reduce_photos
 
     print(reduce_photos(given.photos, given.out, given.factor, given.leave_out))
+    return 0
+
+
+@exits_cleanly
+def degrade(arguments: Sequence[str] | None = None) -> int:
+    "python -m srgan_nb degrade: pairs to train on for blurred, noisy and compressed pictures."
+    parser = argparse.ArgumentParser("python -m srgan_nb degrade", description="Copies photographs (HR) and degrades them (LR).")
+    parser.add_argument("photos", metavar="PHOTOS", help="a folder of photographs")
+    parser.add_argument("out", metavar="OUT", help="a new folder, for HR and LR; give it to srgan_train --data")
+    parser.add_argument("--scale", type=int, default=4, choices=(2, 4, 8), help="HR side / LR side")
+    for name, kind, usual, what in (("blur", float, (0.2, 2.0), "deviations of the blur, in HR pixels"),
+                                    ("noise", float, (0.0, 10.0), "deviations of the noise, of 255"),
+                                    ("jpeg", int, (40, 95), "qualities of the JPEG file")):
+        parser.add_argument(f"--{name}", type=kind, nargs=2, default=usual, metavar=("LEAST", "MOST"), help=what)
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    given = parser.parse_args(arguments)
+
+    from srgan_nb.packs import degrade_photos
+
+    print(degrade_photos(**vars(given)))
     return 0

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['photo_files', 'refuse_pairs', 'Found', 'file_state', 'inspect', 'inspect_all', 'pair_folders', 'partners', 'paired',
            'make_pair', 'MappedFiles', 'Photo', 'content_hash', 'Pack', 'NothingToPack', 'write_pack', 'pack_photos',
-           'reduce_photos']
+           'reduce_photos', 'degrade_photos']
 
 # %% ../nbs/43_packs.ipynb #2e08e9a7
 import hashlib
 import json
+import math
 import mmap
 import os
 import re
@@ -18,6 +19,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -25,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from torchvision.transforms.v2.functional import gaussian_blur
 from tqdm.auto import tqdm
 
 from .bicubic import crop_to_multiple, downsample
@@ -430,4 +433,35 @@ def reduce_photos(photos: str | Path | Iterable, out: str | Path, factor: float,
             target = (folder / name).with_suffix(".png")
             target.parent.mkdir(parents=True, exist_ok=True)
             photo.resize(size, Image.Resampling.BICUBIC).save(target)
+    return out
+
+# %% ../nbs/43_packs.ipynb #43deg002
+def degrade_photos(photos: str | Path | Iterable, out: str | Path, scale: int = 4, blur: tuple[float, float] = (0.2, 2.0),
+                   noise: tuple[float, float] = (0.0, 10.0), jpeg: tuple[int, int] = (40, 95), seed: int = 0) -> Path:
+    """Writes pairs to train on: HR/ with copies of photographs, LR/ with what a bad camera and a web site leave of them.
+
+    LR is HR blurred (a Gaussian; its deviation in HR pixels is drawn from `blur`), reduced by `scale`, with noise (a
+    deviation from `noise`, of 255) and through a JPEG file (a quality from `jpeg`); the same for a seed. All PNG.
+    Returns the new folder, which appears whole. Raises `UserError` where it is there, or a file is no photograph.
+    """
+    out, files = Path(out), photo_files(photos)[1]
+    if out.exists():
+        raise UserError(f"{out} is there: name a new folder")
+
+    def to_image(pixels: torch.Tensor) -> Image.Image:
+        return Image.fromarray(pixels.round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
+
+    with folder_atomically(out) as folder:
+        for number, name in enumerate(tqdm(files, unit="photo", delay=1)):
+            draws = np.random.default_rng((seed, number))
+            hr = crop_to_multiple(torch.from_numpy(np.array(to_rgb(open_image(files[name])))).permute(2, 0, 1), scale)
+            sigma, deviation, quality = draws.uniform(*blur), draws.uniform(*noise), draws.integers(*jpeg, endpoint=True)
+            lr = downsample(gaussian_blur(hr, 2 * math.ceil(3 * sigma) + 1, sigma), scale)
+            grain = torch.from_numpy(draws.normal(0, deviation, lr.shape))
+            jpeg_file = BytesIO()
+            to_image(lr + grain).save(jpeg_file, "JPEG", quality=int(quality))
+            for kind, picture in ("HR", to_image(hr)), ("LR", Image.open(jpeg_file)):
+                target = (folder / kind / name).with_suffix(".png")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                picture.save(target)
     return out

@@ -20,7 +20,7 @@ from PIL import Image
 
 from srgan_nb import packs
 from srgan_nb.errors import UserError
-from srgan_nb.images import open_image, to_rgb
+from srgan_nb.images import demo_photo, open_image, to_rgb
 from srgan_nb.packs import Pack, make_pair, pack_photos
 from tests.support.kills import killed_at_change
 from tests.support.opens import watched_opens
@@ -327,6 +327,26 @@ def test_pairs_that_are_none_are_named_before_any_work(sizes, told, tmp_path):
     pairs(tmp_path / "mine", **sizes)
     with pytest.raises(UserError, match=told):
         pack(tmp_path / "mine")
+
+
+def test_degraded_pairs_are_the_same_for_a_seed_and_worse_the_more_is_asked(tmp_path):
+    picture = Image.open(demo_photo("chelsea")).convert("RGB").crop((100, 20, 230, 150))
+    (tmp_path / "photos/deep").mkdir(parents=True)
+    picture.save(tmp_path / "photos/deep/a.jpg")
+
+    def made(name, **options):
+        packed = pack(packs.degrade_photos(tmp_path / "photos", tmp_path / name, **options))
+        assert packed.names == ["deep/a.png"] and packed.hr(0).shape == (128, 128, 3) and packed.lr(0).shape == (32, 32, 3)
+        return packed.lr(0).astype(float)
+
+    clean = pack(tmp_path / "photos").lr(0).astype(float)
+    nothing = dict(blur=(0.01, 0.01), noise=(0.0, 0.0), jpeg=(100, 100))
+    error = {name: np.abs(made(name, **nothing | options) - clean).mean() for name, options in {
+        "nothing": {}, "blur": {"blur": (3.0, 3.0)}, "noise": {"noise": (20.0, 20.0)}, "jpeg": {"jpeg": (10, 10)}}.items()}
+    assert error["nothing"] < 2 and all(error[name] > 2 * error["nothing"] for name in ("blur", "noise", "jpeg"))
+    assert np.array_equal(made("one"), made("two")) and not np.array_equal(made("three", seed=1), made("four"))
+    with pytest.raises(UserError, match="name a new folder"):
+        packs.degrade_photos(tmp_path / "photos", tmp_path / "one")
 
 
 @pytest.mark.parametrize("name, hr, count", [("Set5", "HR", 5), ("Set14", "HR", 14), ("BSD100", "HR_jpeg", 100)])
