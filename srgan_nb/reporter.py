@@ -123,7 +123,7 @@ class Reporter:
 # %% ../nbs/55_reporter.ipynb #04b867f9
 SAMPLED = 5
 
-
+# %% ../nbs/55_reporter.ipynb #04b867f0
 class Validator:
     """Scores a generator on whole photographs, in tiles.
 

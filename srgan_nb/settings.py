@@ -345,7 +345,7 @@ def from_saved(saved: Mapping[str, Any]) -> Settings:
         raise UserError(f"settings {'; '.join(wrong)}: correct the file, or start a new run")
     return Settings(**values)
 
-
+# %% ../nbs/52_recipes.ipynb #aa1c8e00
 def read_settings(path: str | Path) -> Settings:
     "The settings in a file that `as_saved` filled. Raises `UserError` for no such file, and that says what is wrong."
     try:
