@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from srgan_nb.bicubic import bicubic_kernel
 from srgan_nb.errors import UserError
-from srgan_nb.generator import GENERATOR_PRESETS, Generator, receptive_field
+from srgan_nb.generator import GENERATOR_PRESETS, Generator, UpsampleBlock, receptive_field
 
 SMALL = dict(channels=4, blocks=1, kernel_size=5)
 
@@ -67,6 +68,32 @@ def test_single_shuffle_is_the_network_built_by_hand(scale, bicubic_skip):
 def test_counts_of_the_presets():
     counts = {preset: sum(p.numel() for p in Generator.from_preset(preset).parameters()) for preset in GENERATOR_PRESETS}
     assert counts == {"paper": 1_547_350, "lite": 245_981}
+
+
+def test_every_doubling_costs_one_upsample_block():
+    two, four, eight = (sum(p.numel() for p in Generator(scale).parameters()) for scale in (2, 4, 8))
+    assert eight - four == four - two == sum(p.numel() for p in UpsampleBlock(64).parameters()) == 147_713
+
+
+def test_only_batch_norm_in_training_mode_lets_a_picture_depend_on_its_neighbours():
+    def change_by_company(generator):
+        lr = torch.rand(1, 3, 12, 12)
+        with torch.no_grad():
+            return (generator(torch.cat([lr, 1 - lr]))[:1] - generator(lr)).abs().max().item()
+
+    generator = Generator(**SMALL)
+    assert change_by_company(generator.train()) > 0.01 and change_by_company(generator.eval()) < 1e-5
+    assert change_by_company(Generator(**SMALL, batch_norm=False).train()) < 1e-5
+
+
+def test_the_skip_is_pytorch_s_bicubic_whose_kernel_dips_deeper_than_matlab_s():
+    impulse = torch.zeros(1, 3, 1, 9)
+    impulse[..., 4] = 1
+    distance = (torch.arange(9 * 4) + 0.5) / 4 - 0.5 - 4  # in LR pixels, from the bright one
+    with torch.no_grad():
+        row = Generator.from_preset("lite")(impulse.expand(-1, -1, 9, -1))[0, 0, 18]
+    assert torch.allclose(row, bicubic_kernel(distance, a=-0.75), atol=1e-5)
+    assert bicubic_kernel(distance, a=-0.75).min() < bicubic_kernel(distance).min() < 0
 
 
 @pytest.mark.parametrize("settings", [dict(SMALL, scale=2), dict(SMALL, batch_norm=False, bicubic_skip=True),
