@@ -131,7 +131,7 @@ class TwoStages(nn.Module):
         """The picture: features (N, C, H, W) and their LR -> SR (N, 3, scale*H, scale*W), about [0, 1], not clamped."""
         raise NotImplementedError
 
-
+# %% ../nbs/31_tiles.ipynb #0289e910
 class FastGenerator(TwoStages):
     """A generator rewritten for use: the same pictures up to rounding, sooner and in less memory.
 

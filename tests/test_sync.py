@@ -160,6 +160,13 @@ def test_every_code_cell_that_shows_pictures_has_them(judged: Path) -> None:
         assert kinds & {"image/png", "image/jpeg"}, "no picture: run make notebooks"
 
 
+@each_notebook
+def test_every_cell_has_an_id_of_its_own(path: Path) -> None:
+    "Links lead to ids, and modules name the cells that they come from."
+    ids = [cell["id"] for cell in cells(path)]
+    assert len(ids) == len(set(ids))
+
+
 @each_lesson
 def test_a_lesson_has_its_parts(path: Path) -> None:
     "A title first, one module at most, what was shown, and exercises with folded solutions."
@@ -228,6 +235,11 @@ def test_the_way_leads_through_all_lessons() -> None:
         way.append(path)
         path = path.parent / re.findall(r"\]\(([\w-]+\.ipynb)", cells(path, "markdown")[-1]["source"])[-1]
     assert {path.name for path in way} == {path.name for path in LESSONS}
+
+
+def test_the_start_page_leads_to_every_notebook() -> None:
+    text = "\n".join(cell["source"] for cell in cells(LESSONS[0].with_name("index.ipynb"), "markdown"))
+    assert set(re.findall(r"\]\((\w+\.ipynb)\)", text)) == {path.name for path in LESSONS}
 
 
 def statements(source: str) -> int:
