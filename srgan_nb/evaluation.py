@@ -17,7 +17,7 @@ from .bicubic import crop_to_multiple, downsample
 from .errors import UserError
 from .files import data_folder
 from .images import open_image, to_rgb, to_tensor
-from .packs import pair_folders
+from .packs import belong, pair_folders
 
 # %% ../nbs/64_benchmarks.ipynb #505c543a
 @dataclass(frozen=True)
@@ -117,10 +117,9 @@ def read_pair(hr_file: Path, lr_file: Path | None, scale: int = 4) -> tuple[Tens
         hr = crop_to_multiple(hr, scale)
         return downsample(hr, scale).expand(3, -1, -1), hr
     lr = to_tensor(to_rgb(open_image(lr_file)))
-    height, width = scale * lr.shape[1], scale * lr.shape[2]
-    if not (0 <= hr.shape[1] - height < scale and 0 <= hr.shape[2] - width < scale):
+    if not belong((hr.shape[1], hr.shape[2]), (lr.shape[1], lr.shape[2]), scale):
         raise UserError(f"HR is {hr.shape[2]}x{hr.shape[1]} and LR {lr.shape[2]}x{lr.shape[1]}: not {scale} times")
-    return lr, hr[:, :height, :width]
+    return lr, hr[:, :scale * lr.shape[1], :scale * lr.shape[2]]
 
 # %% ../nbs/65_evaluation.ipynb #c8916f79
 from collections.abc import Callable, Iterable, Iterator
