@@ -153,6 +153,11 @@ class Processes:
             return cls(device=torch.device(device))
         return cls(int(os.environ["RANK"]), int(os.environ.get("WORLD_SIZE", "1")), torch.device(device))
 
+    @property
+    def can_meet(self) -> bool:
+        "Whether they can exchange anything: torchrun tells where, nobody tells the tasks of a job array."
+        return "MASTER_ADDR" in os.environ
+
     def join(self, hours: float = 0.5) -> None:
         """Begins the exchange with the others, by NCCL on CUDA and gloo elsewhere; alone: nothing.
 

@@ -188,7 +188,7 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
     taken: dict[Path, Path] = {}  # place -> the first picture that belongs there
     for path, place in places.items():
         taken.setdefault(place, path)
-    if "MASTER_ADDR" in os.environ:  # else they can't meet, as the tasks of a job array: each has a report of its own
+    if processes.can_meet:  # else each has a report of its own
         processes.join(hours=1000)  # so long may others take over their share
     mine = list(places.items())[processes.rank::processes.world]
     bar = tqdm(mine, unit="picture", disable=not progress or sys.stderr is None or not processes.first)
