@@ -17,7 +17,7 @@ from .bicubic import crop_to_multiple, downsample
 from .errors import UserError
 from .files import data_folder
 from .images import open_image, to_rgb, to_tensor
-from .packs import belong, pair_folders
+from .packs import belong, pair_folders, partners
 
 # %% ../nbs/64_benchmarks.ipynb #505c543a
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ def find_pairs(folder: Path, scale: int = 4) -> tuple[list[tuple[str, Path, Path
     """
     suffixes, alone = Image.registered_extensions(), []
 
-    def files(place: Path, ending: str = "") -> dict[str, Path]:
+    def files(place: Path) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for path in sorted(place.iterdir(), key=lambda path: (path.suffix.lower() not in suffixes, path)):
             if path.is_file() and path.name[0] != ".":
-                taken = found.setdefault(path.stem.removesuffix(ending), path)
+                taken = found.setdefault(path.stem, path)
                 if taken != path:
                     alone.append((path.name, f"another file of this name in {place.name} was taken: {taken.name}"))
         return found
@@ -99,10 +99,12 @@ def find_pairs(folder: Path, scale: int = 4) -> tuple[list[tuple[str, Path, Path
         raise UserError(f"{hr_folder} holds no pictures")
     if not lr_folder:
         return [(name, path, None) for name, path in hrs.items()], alone
-    lrs = files(lr_folder, f"x{scale}")
-    alone += [(name, f"no LR of this name in {lr_folder.name}") for name in hrs if name not in lrs]
-    alone += [(name, f"no HR of this name in {hr_folder.name}") for name in lrs if name not in hrs]
-    return [(name, path, lrs[name]) for name, path in hrs.items() if name in lrs], alone
+    lrs = files(lr_folder)
+    partner = partners((path.name for path in hrs.values()), (path.name for path in lrs.values()), scale)
+    alone += [(name, f"no LR of this name in {lr_folder.name}") for name, path in hrs.items() if path.name not in partner]
+    taken = set(partner.values())
+    alone += [(name, f"no HR of this name in {hr_folder.name}") for name, path in lrs.items() if path.name not in taken]
+    return [(name, path, lr_folder / partner[path.name]) for name, path in hrs.items() if path.name in partner], alone
 
 # %% ../nbs/64_benchmarks.ipynb #21db9d28
 def read_pair(hr_file: Path, lr_file: Path | None, scale: int = 4) -> tuple[Tensor, Tensor]:

@@ -179,12 +179,15 @@ def pair_folders(folder: Path, scale: int) -> tuple[Path, Path | None]:
 
 
 def partners(names: Iterable[str], lr_names: Iterable[str], scale: int) -> dict[str, str]:
-    "HR's name -> its LR's: the same but for the suffix, or with x4 before it. Raises `UserError` that names the first without."
-    by_stem = {str(Path(name).with_suffix("")).removesuffix(f"x{scale}"): name for name in lr_names}
-    pairs = {name: by_stem.get(str(Path(name).with_suffix(""))) for name in names}
-    if alone := [name for name, partner in pairs.items() if partner is None]:
-        raise UserError(f"{counted(len(alone), 'HR picture')} without an LR of the same name: {', '.join(alone[:3])}")
-    return {name: partner for name, partner in pairs.items() if partner is not None}
+    """HR's name -> its LR's, where there is one: the same but for the suffix, or else with x4 before it.
+
+    4 stands for `scale`. Names are paths below the two folders, with suffix.
+    """
+    hrs, lrs = ({name: str(Path(name).with_suffix("")) for name in some} for some in (names, lr_names))
+    by_stem = {stem: name for name, stem in lrs.items()}
+    marked = {stem.removesuffix(f"x{scale}"): by_stem[stem] for stem in by_stem.keys() - set(hrs.values())}
+    found = {name: by_stem.get(stem) or marked.get(stem) for name, stem in hrs.items()}
+    return {name: lr for name, lr in found.items() if lr}
 
 # %% ../nbs/43_packs.ipynb #43own003
 def belong(hr: tuple[int, int], lr: tuple[int, int], scale: int) -> bool:
@@ -199,6 +202,8 @@ def paired(photos: dict[str, tuple[Path, Found]], lrs: dict[str, Found],
     Raises `UserError` that names the first HRs without an LR, or not `scale` times as large, less than `scale` pixels over.
     """
     partner = partners(photos, [name for name, found in lrs.items() if not found.reason], scale)
+    if alone := [name for name in photos if name not in partner]:
+        raise UserError(f"{counted(len(alone), 'HR picture')} without an LR of the same name: {', '.join(alone[:3])}")
     misfits, both = [], {}
     for name, (path, hr) in photos.items():
         lr = lrs[partner[name]]

@@ -31,6 +31,7 @@ from srgan_nb.evaluation import (
 from srgan_nb.generator import Generator
 from srgan_nb.images import demo_photo, read_image, save_image
 from srgan_nb.metrics import psnr
+from srgan_nb.packs import partners
 from srgan_nb.reports import comparison, save_comparisons, save_report, table_rows, to_csv, to_json, to_markdown
 
 
@@ -75,6 +76,15 @@ def test_layouts_give_the_same_pairs(tmp_path, photo):
         read.append(read_pair(*pairs[0][1:]))
     for lr, hr in read:
         assert torch.equal(lr, small_photo) and torch.equal(hr, photo)
+
+
+def test_a_name_that_itself_ends_in_x4_finds_its_own_lr():
+    "Packing and scoring go by one rule: the same name first, x4 behind it only where no HR has that name."
+    assert partners(["cat.png", "catx4.png", "dog.jpg"], ["cat.png", "catx4.png", "dogx4.png"], 4) == {
+        "cat.png": "cat.png", "catx4.png": "catx4.png", "dog.jpg": "dogx4.png"}
+    assert partners(["cat.png", "catx4.png"], ["catx4.png"], 4) == {"catx4.png": "catx4.png"}
+    assert partners(["in/cat.png", "cat.png"], ["in/catx4.png"], 4) == {"in/cat.png": "in/catx4.png"}
+    assert not partners(["cat.png"], ["catx4.png"], 2)
 
 
 def test_hr_alone_is_cut_and_shrunk(tmp_path, photo):
@@ -196,7 +206,7 @@ def test_the_second_of_two_files_of_one_name_is_told(tmp_path, photo):
     assert [(name, hr.name, lr.name) for name, hr, lr in pairs] == [("a", "a.jpg", "a.png"), ("b", "b.png", "b.png")]
     assert left_out == [("a.png", f"another file of this name in {tmp_path.name} was taken: a.jpg"),
                         ("b.json", f"another file of this name in {tmp_path.name} was taken: b.png"),
-                        ("ax4.png", "another file of this name in LRx4 was taken: a.png")]
+                        ("ax4", f"no HR of this name in {tmp_path.name}")]
     result = evaluate(tmp_path, "bicubic", progress=False)
     assert len(result.rows) == 2 and result.omitted == left_out
 
