@@ -15,8 +15,5 @@ setup(
     author=settings["author"],
     install_requires=settings["requirements"].split(),
     extras_require={"dev": settings["dev_requirements"].split()},
-    entry_points={
-        "console_scripts": settings["console_scripts"].split(),
-        "nbdev": ["srgan_nb=srgan_nb._modidx:d"],
-    },
+    entry_points={"console_scripts": settings["console_scripts"].split()},
 )
