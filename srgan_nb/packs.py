@@ -43,9 +43,6 @@ from srgan_nb.files import (
 )
 from .images import open_image, to_rgb
 
-# %% ../nbs/43_packs.ipynb #ddcdb343
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
-
 # %% ../nbs/43_packs.ipynb #ddcdb34b
 def photo_files(photos: str | Path | Iterable) -> tuple[Path, dict[str, Path]]:
     """The folder that holds all of `photos`, and name -> path of every file, by the order of the names.
@@ -54,37 +51,26 @@ def photo_files(photos: str | Path | Iterable) -> tuple[Path, dict[str, Path]]:
     the common folder, with slashes. A training run is one name, whatever it holds. Raises `UserError` where nothing
     is there, and where LR pictures lie beside HR ones.
     """
-    named = [photos] if isinstance(photos, str | Path) else photos
-    given = [Path(path).expanduser().absolute() for path in named]
-    paths: list[Path] = []
-    seen: set[str] = set()
+    given = [Path(path).expanduser().absolute() for path in ([photos] if isinstance(photos, str | Path) else photos)]
+    paths, seen = [path for path in given if not path.is_dir()], set[str]()
     if not given:
         raise UserError("no photos were named: give a folder, a file or a list of them")
-
-    def unreadable(error):
-        paths.append(Path(error.filename))
-
     for path in given:
         if not path.exists():
             raise UserError(f"{path}: no such file or folder")
-        for folder, folders, files in os.walk(path, followlinks=True, onerror=unreadable):
+        for folder, folders, files in os.walk(path, followlinks=True, onerror=lambda e: paths.append(Path(e.filename))):
             if os.path.realpath(folder) in seen:
                 folders.clear()  # a link that leads back up
-                continue
-            seen.add(os.path.realpath(folder))
-            if is_run(folder):
+            elif is_run(folder):
                 folders.clear()
                 paths.append(Path(folder))  # to be refused with a reason: its pictures are samples
-                continue
-            refuse_pairs(folder, folders)
-            paths += [Path(folder, file) for file in files]
-    paths += [path for path in given if not path.is_dir()]
+            else:
+                refuse_pairs(folder, folders)
+                paths.extend(Path(folder, file) for file in files)
+            seen.add(os.path.realpath(folder))
     root = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in given]))
-
-    def printable(path):  # whatever bytes the name is made of
-        return os.fsencode(path.relative_to(root).as_posix()).decode(errors="backslashreplace")
-
-    return root, dict(sorted((printable(path), path) for path in paths))
+    names = (os.fsencode(path.relative_to(root).as_posix()).decode(errors="backslashreplace") for path in paths)
+    return root, dict(sorted(zip(names, paths, strict=True)))  # printable, whatever bytes a name is made of
 
 # %% ../nbs/43_packs.ipynb #ddcdb34c
 def refuse_pairs(folder: str, inside: Iterable[str]) -> None:
@@ -96,6 +82,9 @@ def refuse_pairs(folder: str, inside: Iterable[str]) -> None:
                         "and LR in it")
 
 # %% ../nbs/43_packs.ipynb #e7723dd9
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+
+
 class Found(NamedTuple):
     "What a file turned out to be: its state on the disk, why it is no photo (or nothing), its digest and its size."
     state: list
@@ -168,10 +157,7 @@ def inspect_all(files: dict[str, Path], memory: Path, workers: int, progress: bo
 
 # %% ../nbs/43_packs.ipynb #43own002
 def pair_folders(folder: Path, scale: int) -> tuple[Path, Path | None]:
-    """Where HR and LR lie in a folder: HR/ or HR_jpeg/ or the folder itself; LRx4/, LR_bicubic/X4/ or LR/, or nowhere.
-
-    4 stands for `scale`.
-    """
+    "Where HR and LR lie in a folder: HR/, HR_jpeg/ or the folder itself; LRx4/, LR_bicubic/X4/ (4: `scale`), LR/ or None."
     def first(*names: str) -> Path | None:
         return next((folder / name for name in names if (folder / name).is_dir()), None)
 
@@ -216,18 +202,16 @@ def paired(photos: dict[str, tuple[Path, Found]], lrs: dict[str, Found],
 
 # %% ../nbs/43_packs.ipynb #00349c2d
 def make_pair(path: Path, scale: int, lr_path: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """LR (H/scale, W/scale, 3) and HR (H, W, 3) uint8: HR is the photo, trimmed to multiples of scale; LR its reduction.
+    """LR (H/scale, W/scale, 3) and HR (H, W, 3) uint8: the photo trimmed to multiples of scale, and its reduction.
 
     lr_path: the LR itself, to whose size HR is trimmed.
     """
-    pixels = torch.from_numpy(np.array(to_rgb(open_image(path)))).permute(2, 0, 1)
+    photo = np.array(to_rgb(open_image(path)))
     if lr_path is not None:
-        given = np.array(to_rgb(open_image(lr_path)))
-        height, width = scale * given.shape[0], scale * given.shape[1]
-        return given, pixels[:, :height, :width].permute(1, 2, 0).contiguous().numpy()
-    hr = crop_to_multiple(pixels, scale)
-    lr, hr = (image.permute(1, 2, 0).contiguous() for image in (downsample(hr, scale), hr))
-    return lr.numpy(), hr.numpy()
+        lr = np.array(to_rgb(open_image(lr_path)))
+        return lr, np.ascontiguousarray(photo[:scale * lr.shape[0], :scale * lr.shape[1]])
+    hr = crop_to_multiple(torch.from_numpy(photo).permute(2, 0, 1), scale)
+    return downsample(hr, scale).permute(1, 2, 0).contiguous().numpy(), hr.permute(1, 2, 0).contiguous().numpy()
 
 # %% ../nbs/43_packs.ipynb #86f3db04
 class MappedFiles:
@@ -386,36 +370,32 @@ def pack_photos(photos: str | Path | Iterable, scale: int = 4, cache: str | Path
                 workers: int | None = None, progress: bool = True) -> Pack:
     """The pack of a folder of photos, made when there is none of this content yet.
 
-    photos: a folder or file, or a list of them; PNG, JPEG, WebP, TIFF and BMP at any depth, known by their content; or
-    one folder with HR and LR in it (`pair_folders`), which are then learned from as they are.
-    cache: where packs live, by default packs/ in `data_folder()`. minimum: the smallest side in pixels that a photo
-    may have. workers: threads. Files that can't serve are in `pack.skipped` with the reason. Safe to call from many
-    processes at once: one packs, the others wait. `UserError` when no photo serves or the disk is too full.
+    photos: a folder, a file or a list of them (PNG, JPEG, WebP, TIFF, BMP, at any depth), or one folder of HR and LR
+    (`pair_folders`), taken as they are. cache: where packs live, packs/ in `data_folder()` unless told. minimum: the
+    smallest side in pixels. workers: threads. `skipped` has the files that can't serve. One process packs, others wait.
+    Raises `UserError` when no photo serves or the disk is too full.
     """
-    cache = Path(cache or data_folder() / "packs")
-    workers = workers or min(os.cpu_count() or 1, 16)
+    cache, workers = Path(cache or data_folder() / "packs"), workers or min(os.cpu_count() or 1, 16)
     hr_folder, lr_folder = pair_folders(Path(photos), scale) if isinstance(photos, str | Path) else (photos, None)
-    own = lr_folder is not None and hr_folder != photos
-    root, files = photo_files(hr_folder if own else photos)
-    lrs = {f"LR of {name}": path for name, path in photo_files(lr_folder)[1].items()} if own and lr_folder else {}
-    label = short_name(root.name)
+    root, files = photo_files(photos if lr_folder is None else hr_folder)
+    label, lrs = short_name(root.name), {} if lr_folder is None else photo_files(lr_folder)[1]
     memory = cache / f"{label}-{content_hash(str(root))[:12]}.seen.json"
     smallest = -(-minimum // scale) * scale  # trimmed to a multiple of scale it must still do
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        found = inspect_all(files | lrs, memory, workers, progress)
-        found_lrs = {name.removeprefix("LR of "): found.pop(name) for name in lrs}
+        found = inspect_all(files, memory, workers, progress)
         refused = {name: it.reason or f"too small: {it.width}x{it.height}, needs {smallest}x{smallest}"
                    for name, it in found.items() if it.reason or min(it.width, it.height) < smallest}
         usable = {name: (files[name], found[name]) for name in files if name not in refused}
-        usable, partner = paired(usable, found_lrs, scale) if own else (usable, {})
+        if lr_folder is not None:
+            usable, partner = paired(usable, inspect_all(lrs, memory.with_suffix(".lr.json"), workers, progress), scale)
+            lrs = {name: lrs[lr] for name, lr in partner.items()}
         key = content_hash(1, scale, [(name, it.digest) for name, (_, it) in usable.items()])  # 1: these packing rules
         target = cache / f"{label}-x{scale}-{key[:16]}"
         if not target.exists():
             with locked(cache / f".{target.name}.lock"):
                 if not target.exists():  # nobody made it while we waited
-                    write_pack(usable, scale, target, workers, progress,
-                               {name: lrs[f"LR of {lr}"] for name, lr in partner.items()})
+                    write_pack(usable, scale, target, workers, progress, lrs)
     except NothingToPack as nothing:
         raise UserError(f"{root}: {NothingToPack([*refused.items(), *nothing.skipped])}") from None
     except OSError as error:
@@ -427,23 +407,31 @@ def pack_photos(photos: str | Path | Iterable, scale: int = 4, cache: str | Path
     return pack
 
 # %% ../nbs/43_packs.ipynb #04red002
+def _write_copies(photos: str | Path | Iterable, out: str | Path, copies: Callable, leave_out: int = 0) -> Path:
+    "Writes the pictures {subfolder: picture} that `copies(photo, its number)` makes of each photo into a new folder."
+    out, files = Path(out), photo_files(photos)[1]
+    if out.exists():
+        raise UserError(f"{out} is there: name a new folder")
+    with folder_atomically(out) as folder:
+        for number, name in enumerate(tqdm(list(files)[:len(files) - leave_out], unit="photo", delay=1)):
+            for subfolder, picture in copies(to_rgb(open_image(files[name])), number).items():
+                target = (folder / subfolder / name).with_suffix(".png")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                picture.save(target)
+    return out
+
+
 def reduce_photos(photos: str | Path | Iterable, out: str | Path, factor: float, leave_out: int = 0) -> Path:
     """Writes bicubic copies of photographs, `factor` times smaller, as PNG files of the same names in a new folder.
 
     leave_out: the last so many by name get no copy, for a run that holds them out would learn from their copies.
     Returns the folder, which appears whole. Raises `UserError` where it is there, or a file is no photograph.
     """
-    out, files = Path(out), photo_files(photos)[1]
-    if out.exists():
-        raise UserError(f"{out} is there: name a new folder")
-    with folder_atomically(out) as folder:
-        for name in tqdm(list(files)[:len(files) - leave_out], unit="photo", delay=1):
-            photo = to_rgb(open_image(files[name]))
-            size = round(photo.width / factor), round(photo.height / factor)
-            target = (folder / name).with_suffix(".png")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            photo.resize(size, Image.Resampling.BICUBIC).save(target)
-    return out
+    def reduced(photo: Image.Image, number: int) -> dict[str, Image.Image]:
+        size = round(photo.width / factor), round(photo.height / factor)
+        return {"": photo.resize(size, Image.Resampling.BICUBIC)}
+
+    return _write_copies(photos, out, reduced, leave_out)
 
 # %% ../nbs/43_packs.ipynb #43deg002
 def degrade_photos(photos: str | Path | Iterable, out: str | Path, scale: int = 4, blur: tuple[float, float] = (0.2, 2.0),
@@ -454,24 +442,15 @@ def degrade_photos(photos: str | Path | Iterable, out: str | Path, scale: int = 
     deviation from `noise`, of 255) and through a JPEG file (a quality from `jpeg`); the same for a seed. All PNG.
     Returns the new folder, which appears whole. Raises `UserError` where it is there, or a file is no photograph.
     """
-    out, files = Path(out), photo_files(photos)[1]
-    if out.exists():
-        raise UserError(f"{out} is there: name a new folder")
-
     def to_image(pixels: torch.Tensor) -> Image.Image:
         return Image.fromarray(pixels.round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
 
-    with folder_atomically(out) as folder:
-        for number, name in enumerate(tqdm(files, unit="photo", delay=1)):
-            draws = np.random.default_rng((seed, number))
-            hr = crop_to_multiple(torch.from_numpy(np.array(to_rgb(open_image(files[name])))).permute(2, 0, 1), scale)
-            sigma, deviation, quality = draws.uniform(*blur), draws.uniform(*noise), draws.integers(*jpeg, endpoint=True)
-            lr = downsample(gaussian_blur(hr, 2 * math.ceil(3 * sigma) + 1, sigma), scale)
-            grain = torch.from_numpy(draws.normal(0, deviation, lr.shape))
-            jpeg_file = BytesIO()
-            to_image(lr + grain).save(jpeg_file, "JPEG", quality=int(quality))
-            for kind, picture in ("HR", to_image(hr)), ("LR", Image.open(jpeg_file)):
-                target = (folder / kind / name).with_suffix(".png")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                picture.save(target)
-    return out
+    def degraded(photo: Image.Image, number: int) -> dict[str, Image.Image]:
+        draws, jpeg_file = np.random.default_rng((seed, number)), BytesIO()
+        hr = crop_to_multiple(torch.from_numpy(np.array(photo)).permute(2, 0, 1), scale)
+        sigma, deviation, quality = draws.uniform(*blur), draws.uniform(*noise), draws.integers(*jpeg, endpoint=True)
+        lr = downsample(gaussian_blur(hr, 2 * math.ceil(3 * sigma) + 1, sigma), scale)
+        to_image(lr + torch.from_numpy(draws.normal(0, deviation, lr.shape))).save(jpeg_file, "JPEG", quality=int(quality))
+        return {"HR": to_image(hr), "LR": Image.open(jpeg_file)}
+
+    return _write_copies(photos, out, degraded)

@@ -292,7 +292,6 @@ def test_scales(tmp_path, scale, size):
     assert one.hr(0).shape == (*size[::-1], 3) and one.lr(0).shape == (size[1] // scale, size[0] // scale, 3)
 
 
-@needs_benchmarks
 def pairs(folder, scale=4, **sizes):
     "HR and LR pictures of noise below a folder, name -> (HR size, LR size); what is None is not there."
     draws = np.random.default_rng(0)
@@ -316,6 +315,13 @@ def test_lrs_of_one_s_own_are_packed_as_they_are(tmp_path):
     Image.new("RGB", (25, 24)).save(tmp_path / "mine/LR/bx4.png")
     again = pack(tmp_path / "mine")
     assert again.hash != before and not again.lr(1).any()
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_lrs_beside_hrs_that_lie_in_the_folder_itself_are_not_taken_for_photographs(kind, tmp_path):
+    fill(tmp_path / "mine", {"a.png": PNG, "LR/a.png": PNG})
+    with pytest.raises(UserError, match="1 HR picture without an LR of the same name: LR/a.png"):
+        pack_photos(kind(tmp_path / "mine"), cache=tmp_path / "packs", progress=False)
 
 
 @pytest.mark.parametrize("sizes, told", [
@@ -349,6 +355,7 @@ def test_degraded_pairs_are_the_same_for_a_seed_and_worse_the_more_is_asked(tmp_
         packs.degrade_photos(tmp_path / "photos", tmp_path / "one")
 
 
+@needs_benchmarks
 @pytest.mark.parametrize("name, hr, count", [("Set5", "HR", 5), ("Set14", "HR", 14), ("BSD100", "HR_jpeg", 100)])
 def test_every_low_resolution_picture_of_the_benchmarks_bit_for_bit(name, hr, count):
     folder, equal = SHARED / "data/benchmarks" / name, 0
