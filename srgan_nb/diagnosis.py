@@ -21,7 +21,6 @@ from .settings import Settings
 @dataclass(frozen=True)
 class Finding:
     "One thing that the log shows: a short name, a sentence with the numbers behind it, and what to do."
-
     name: str
     evidence: str
     advice: str
@@ -44,8 +43,7 @@ def latest(rows: list[dict[str, float]]) -> list[dict[str, float]]:
 # %% ../nbs/58_diagnosis.ipynb #5343172d
 def find_not_a_number(stopped: list[dict[str, float]]) -> Finding | None:
     for row in stopped:
-        terms = [name for name, value in row.items() if name != "step" and not math.isfinite(value)]
-        if terms:
+        if terms := [name for name, value in row.items() if name != "step" and not math.isfinite(value)]:
             return Finding("no number any more", f"{', '.join(terms)} was NaN or infinite at step {row['step']:.0f}",
                            "Resume from the last checkpoint with a lower learning rate; with float16, try bfloat16")
     return None
@@ -65,8 +63,7 @@ def find_unfair_game(rows: list[dict[str, float]]) -> Finding | None:
     if real - fake > WON:
         return Finding("D has won", evidence, "Weaken it: fewer --discriminator-channels, or a better trained --init")
     if abs(real - fake) < UNDECIDED:
-        return Finding("D learns nothing", evidence,
-                       "Train longer, or look whether SR and HR reach it in one value range")
+        return Finding("D learns nothing", evidence, "Train longer, or check that SR and HR have one value range")
     return None
 
 # %% ../nbs/58_diagnosis.ipynb #77457484
@@ -104,7 +101,6 @@ def find_starvation(timing: list[dict[str, float]]) -> Finding | None:
 @dataclass(frozen=True)
 class Diagnosis:
     "What `diagnose` found: `findings`, empty when all is well, and a line on where the run stands."
-
     standing: str
     findings: list[Finding]
 
@@ -113,8 +109,8 @@ class Diagnosis:
         return not self.findings
 
     def __str__(self) -> str:
-        return "\n".join([self.standing, *(f"- {finding}" for finding in self.findings)]) if self.findings else (
-            f"{self.standing}\nfine: nothing unusual in the log")
+        found = [f"- {finding}" for finding in self.findings]
+        return "\n".join([self.standing, *(found or ["fine: nothing unusual in the log"])])
 
     __repr__ = __str__
 
@@ -129,8 +125,7 @@ def standing(settings: Settings, rows: list[dict[str, float]], validation: list[
 def diagnose(run: str | Path) -> Diagnosis:
     """Reads the log of a training run and says in plain words whether it is healthy; print what it returns.
 
-    `run`: the run's folder, of either stage, running or ended. Raises `UserError` where there is no run, or its
-    tables have been saved otherwise by another program.
+    `run`: a folder, of either stage, running or ended. `UserError`: no run, or tables in which columns are missing.
     """
     folder = RunFolder(run)
     settings = folder.settings()

@@ -26,10 +26,9 @@ def _as_picture(image: torch.Tensor | Image.Image) -> Image.Image:
 
 # %% ../nbs/90_plots.ipynb #4a168098
 def _crop_box(crop: tuple[int, int, int, int], size: tuple[int, int], largest: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The same part of the scene in a smaller picture: `crop` = (top, left, height, width) in pixels of the largest.
+    """PIL's box (left, top, right, bottom) of the same part of the scene in a picture of `size`, (width, height).
 
-    `size` and `largest` are (width, height) as PIL gives them. Returns PIL's box (left, top, right, bottom) in pixels
-    of the picture with `size`.
+    `crop`: (top, left, height, width) in pixels of the picture of size `largest`.
     """
     top, left, height, width = crop
     across, down = size[0] / largest[0], size[1] / largest[1]
@@ -39,8 +38,8 @@ def _crop_box(crop: tuple[int, int, int, int], size: tuple[int, int], largest: t
 # %% ../nbs/90_plots.ipynb #ed7118da
 def _draw_picture(axes, picture: Image.Image, title: str = "") -> None:
     """Draws one picture: its own pixels as squares where it is enlarged, smoothly averaged where it is made smaller."""
-    shown = axes.get_window_extent().height
-    axes.imshow(picture, interpolation="nearest" if picture.height <= shown else "antialiased")
+    enlarged = picture.height <= axes.get_window_extent().height
+    axes.imshow(picture, interpolation="nearest" if enlarged else "antialiased")
     axes.axis("on")
     axes.set_title(title, fontsize=11)
     axes.set(xticks=[], yticks=[])
@@ -50,7 +49,6 @@ def _draw_picture(axes, picture: Image.Image, title: str = "") -> None:
 def _draw_frame(axes, box: tuple[int, int, int, int]) -> None:
     """Draws a yellow frame with a dark edge around a PIL box (left, top, right, bottom) of the picture on `axes`."""
     from matplotlib.patches import Rectangle
-
     left, top, right, bottom = box
     for color, line_width in (("black", 3.5), (FRAME, 1.8)):
         axes.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=color,
@@ -58,12 +56,8 @@ def _draw_frame(axes, box: tuple[int, int, int, int]) -> None:
 
 # %% ../nbs/90_plots.ipynb #38631ac8
 def _picture_grid(count: int, columns: int, aspect: float, height: float, crop: tuple[int, ...] | None):
-    """The empty axes (rows, columns) of a white figure: a row of pictures `height` inches high, a row of crops, and so on.
-
-    `aspect` is the widest picture's width / height.
-    """
+    """Empty axes: a row of pictures `height` inches high, one of crops, ...; `aspect`: the widest's width / height."""
     import matplotlib.pyplot as plt
-
     height = min(height, (FIGURE_WIDTH - 0.1 * columns) / columns / aspect)
     heights = [height + 0.3]
     if crop:
@@ -82,11 +76,9 @@ def show_images(images: Sequence[torch.Tensor | Image.Image], titles: Sequence[s
 
     `images`: tensors (C, H, W) in [0, 1] (clipped) or PIL pictures; sizes may differ (LR beside HR).
     `crop`: (top, left, height, width) in pixels of the largest picture; the others show the same part of the scene.
-    `columns`: pictures in a row, all of them unless told. `height`: inches of a picture, less where the row would
-    grow wider than `FIGURE_WIDTH`.
+    `columns`: pictures in a row, all unless told. `height`: inches of a picture, fewer where `FIGURE_WIDTH` is less.
     """
     import matplotlib.pyplot as plt
-
     pictures = [_as_picture(image) for image in images]
     titles = list(titles or [""] * len(pictures))
     if not pictures or len(titles) != len(pictures):
@@ -134,7 +126,6 @@ def _draw_curves(curves: dict, xlabel: str = "step", ylabel: str = "", title: st
     """A matplotlib figure of {name: (xs, ys)}, or of several panels side by side: {panel: {name: (xs, ys)}}."""
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
-
     nested = any(isinstance(curve, dict) for curve in curves.values())
     panels = curves if nested else {ylabel: curves}
     first = next(iter(panels.values()))
@@ -155,9 +146,8 @@ def _draw_curves(curves: dict, xlabel: str = "step", ylabel: str = "", title: st
 
 
 def plot_curves(curves: dict, xlabel: str = "step", ylabel: str = "", title: str = "", logy: bool = False) -> None:
-    """Shows curves {name: (xs, ys)} in one panel, or {panel: {name: (xs, ys)}} in panels side by side."""
+    """Shows curves {name: (xs, ys)}, or {panel: {name: (xs, ys)}} in panels side by side."""
     import matplotlib.pyplot as plt
-
     _draw_curves(curves, xlabel, ylabel, title, logy)
     plt.show()
 
@@ -175,7 +165,6 @@ class LiveCurves:
     def update(self, curves: dict) -> None:
         """Redraws with {name: (xs, ys)} or {panel: {name: (xs, ys)}}: all points, not only the new ones."""
         import matplotlib.pyplot as plt
-
         try:
             from IPython import get_ipython
             from IPython.display import display
@@ -219,7 +208,6 @@ def show_spectrum(images: Sequence[torch.Tensor | Image.Image], titles: Sequence
     of the largest size: 1/8 is what a picture shrunk by 4 can carry.
     """
     import matplotlib.pyplot as plt
-
     tensors = [image if isinstance(image, torch.Tensor) else to_tensor(to_rgb(image)) for image in images]
     cells = [_strongest_in_cells(spectrum(tensor)) for tensor in tensors]
     low, high = np.percentile(np.concatenate([power.ravel() for power in cells]), [2, 99.9])
