@@ -8,22 +8,27 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from glob import glob
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import torch
 
 from srgan_nb.devices import Processes
 from srgan_nb.errors import UserError
 from srgan_nb.files import is_run
 from srgan_nb.pictures import FORMATS, Picture, PictureFile, check_writable, format_of, reduce_picture, write_pictures
-from srgan_nb.upscaling import Upscaler, enlarge_file, enlarge_kind
+from srgan_nb.upscaling import Upscaler, enlarge_file, enlarge_kind, memory_of_machine
 
 __all__ = ["TargetSize", "upscale_file", "upscale_files", "piped", "upscale_folder", "FolderReport"]
 
 ABANDONED = 86_400  # seconds: a process that is alive has written to its file since then
 ALONE = Processes()
+SHARE = 250_000_000  # bytes that a picture may take while others are enlarged beside it
 NOT_READ = (".apng", ".bmp", ".heic", ".heif", ".jp2", ".jxl", ".pgm", ".ppm", ".psd")  # reported, not passed over
 
 
@@ -135,18 +140,82 @@ def upscale_files(sources: list[str], target: str | Path, upscaler: Upscaler | N
 
     A bad one does not stop the others. Raises `UserError` where `target` is no folder.
     """
-    upscaler, target, report = upscaler or Upscaler(), Path(target), FolderReport()
+    check_quality(quality)
+    target = Path(target)
     if target.exists() and not target.is_dir():
         raise UserError(f"{target}: several pictures go into a folder, and this is none")
-    target.mkdir(parents=True, exist_ok=True)
-    found = [Path(path) for source in sources for path in (
-        [source] if Path(source).exists() else sorted(glob(source)) or [source])]
-    for path in found:
+    places = {Path(path): target / Path(path).name for source in sources for path in (
+        [source] if Path(source).exists() else sorted(glob(source)) or [source])}
+    there = {path: f"{place} exists: choose another name, or --force to overwrite it"
+             for path, place in places.items() if place.exists() and not force}
+    report = enlarge_places({path: place for path, place in places.items() if path not in there},
+                            upscaler or Upscaler(), force, quality, size)
+    return FolderReport(report.done, report.kept, there | report.failed)
+
+
+def enlarge_places(places: dict[Path, Path], upscaler: Upscaler, force: bool, quality: int, size: TargetSize,
+                   processes: Processes = ALONE, progress: bool = False) -> FolderReport:
+    """Enlarges pictures into their places, or this process's share of them: as many at a time as torch has threads.
+
+    So others are enlarged while one is read or written, and within a small picture no thread waits for another. Each
+    may take `SHARE` bytes; what needs more, or went wrong, is done alone then, with all threads and all memory.
+    """
+    from tqdm.auto import tqdm
+
+    for folder in {place.parent for place in places.values()}:
+        sweep(folder)
+    first = {place: path for path, place in reversed(places.items())}
+    mine = dict(list(places.items())[processes.rank::processes.world])
+    failed = {path: f"would be written to the same file as {first[place]}"
+              for path, place in mine.items() if first[place] != path}
+    made, rest = set[Path](), [path for path in mine if path not in failed]
+
+    def enlarge(path: Path, by: Upscaler) -> None:
+        if force or not mine[path].exists():
+            mine[path].parent.mkdir(parents=True, exist_ok=True)
+            write_enlarged(path, mine[path], by, quality, size)
+            made.add(path)
+
+    with tqdm(total=len(rest), unit="picture", disable=not progress or sys.stderr is None or not processes.first) as bar:
+        memory = memory_of_machine() / 2 if upscaler.max_memory is None else upscaler.max_memory
+        at_once = int(min(torch.get_num_threads(), len(rest), memory // SHARE))
+        if at_once > 1 and upscaler.device.type != "mps":  # which several threads can't use
+            rest = side_by_side(partial(enlarge, by=upscaler.sharing(SHARE)), rest, at_once, bar.update)
+        for path in rest:
+            try:
+                enlarge(path, upscaler)
+            except Exception as error:  # whatever is wrong with one picture, the next may be sound
+                reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                failed[path] = reason.removeprefix(f"{path}: ")
+            bar.update()
+    return FolderReport([place for path, place in mine.items() if path in made],
+                        [place for path, place in mine.items() if path not in made | failed.keys()],
+                        {path: failed[path] for path in mine if path in failed})
+
+
+def side_by_side(enlarge: Callable[[Path], None], paths: list[Path], at_once: int,
+                 progress: Callable[[int], object]) -> list[Path]:
+    """Calls `enlarge` for so many paths at once, torch's threads shared among them; returns those for which it raised.
+
+    An interrupt waits for the pictures at work, and begins no others.
+    """
+    def well(path: Path) -> bool:
         try:
-            report.done.append(upscale_file(path, target, upscaler, force, quality, size))
-        except UserError as problem:
-            report.failed[path] = str(problem).removeprefix(f"{path}: ")
-    return report
+            enlarge(path)
+        except Exception:  # what it is shows when it is done alone
+            return False
+        return True
+
+    threads, failed = torch.get_num_threads(), list[Path]()
+    pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(threads // at_once,))
+    try:
+        for path, done in zip(paths, pool.map(well, paths), strict=True):
+            progress(done)
+            failed += [] if done else [path]
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # torch hands the last number that was set on to new threads
+    return failed
 
 
 def piped(source: str, target: str, upscaler: Upscaler | None = None, file_format: str | None = None,
@@ -173,43 +242,21 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
     pictures, told by their names alone; where torchrun has started them, all return one report. Raises `UserError`
     where `source` is no folder or holds no picture, and where an original would be overwritten.
     """
-    from tqdm.auto import tqdm
-
     check_quality(quality)
     source, target, upscaler = Path(source), Path(target), upscaler or Upscaler()
     if not source.is_dir():
         raise UserError(f"{source}: no such folder")
-    report = FolderReport()
-    places = places_of(pictures_below(source, target, report.failed), source, target, file_format)
-    if not places and not report.failed:
+    unreadable: dict[Path, str] = {}
+    places = places_of(pictures_below(source, target, unreadable), source, target, file_format)
+    if not places and not unreadable:
         raise UserError(f"{source}: no pictures in this folder")
-    for folder in {place.parent for place in places.values()}:
-        sweep(folder)
-    taken: dict[Path, Path] = {}  # place -> the first picture that belongs there
-    for path, place in places.items():
-        taken.setdefault(place, path)
     if processes.can_meet:  # else each has a report of its own
         processes.join(hours=1000)  # so long may others take over their share
-    mine = list(places.items())[processes.rank::processes.world]
-    bar = tqdm(mine, unit="picture", disable=not progress or sys.stderr is None or not processes.first)
-    for path, place in bar:
-        bar.set_postfix_str(str(path.relative_to(source)))
-        if taken[place] != path:
-            report.failed[path] = f"would be written to the same file as {taken[place]}"
-        elif place.exists() and not force:
-            report.kept.append(place)
-        else:
-            try:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                write_enlarged(path, place, upscaler, quality, size)
-                report.done.append(place)
-            except Exception as error:  # whatever is wrong with one picture, the next may be sound
-                reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-                report.failed[path] = reason.removeprefix(f"{path}: ")
+    report = enlarge_places(places, upscaler, force, quality, size, processes, progress)
     parts = processes.gather(report)
     return FolderReport(sorted({place for part in parts for place in part.done}),
                         sorted({place for part in parts for place in part.kept}),
-                        {path: reason for part in parts for path, reason in part.failed.items()})
+                        unreadable | {path: reason for part in parts for path, reason in part.failed.items()})
 
 
 def places_of(pictures: list[Path], source: Path, target: Path, file_format: str | None) -> dict[Path, Path]:

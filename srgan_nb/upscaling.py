@@ -12,6 +12,7 @@ import os
 import sys
 from base64 import b64decode
 from collections.abc import Callable, Iterator
+from copy import copy
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -121,9 +122,16 @@ class Upscaler:
             raise UserError(f"half precision is for CUDA; on {self.device.type} it would be slower: leave it out")
         self.network = fast_form(find_network(model, scale)).to(self.device, self.dtype)
         self.scale, self.progress = self.network.scale, progress
+        self.memory = memory_of_machine()
         if compile and not isinstance(self.network, Bicubic):
             for stage in ("features", "enlarge"):
                 setattr(self.network, stage, torch.compile(getattr(self.network, stage), dynamic=True))
+
+    def sharing(self, memory: int) -> "Upscaler":
+        """The same model for one of several pictures at a time, which may take so many bytes each, on CUDA of both."""
+        one = copy(self)
+        one.memory, one.max_memory, one.progress = memory, memory, False
+        return one
 
     def memory_for_tiles(self, before: int) -> float:
         """What `max_memory` leaves for tiles, in bytes, of a picture that takes `before` bytes.
@@ -133,7 +141,7 @@ class Upscaler:
         after, on_cuda = before * self.scale**2, self.device.type == "cuda"
         least = before + 3 * after + 60e6  # 60 MB: weights, and what kernels set up once
         limit = None if on_cuda else self.max_memory
-        allowed = memory_of_machine() if limit is None else limit
+        allowed = self.memory if limit is None else limit
         if allowed < least:
             raise UserError(f"enlarging this picture takes {math.ceil(least / 1e6):,} MB at least, more than the "
                             f"{allowed / 1e6:,.0f} MB {'of this machine' if limit is None else 'allowed: allow more'}")

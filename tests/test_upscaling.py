@@ -9,7 +9,10 @@ import shutil
 import struct
 import subprocess
 import sys
+import threading
 import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +31,7 @@ from srgan_nb.evaluation import find_model
 from srgan_nb.generator import Generator
 from srgan_nb.images import demo_photo
 from srgan_nb.pictures import PictureFile, fill_hidden, picture_of, reduce_picture, write_pictures
-from srgan_nb.upscale_files import TargetSize, upscale_file, upscale_files, upscale_folder
+from srgan_nb.upscale_files import TargetSize, upscale_file, upscale_files, upscale_folder, write_enlarged
 from srgan_nb.upscaling import Upscaler, bytes_of, upscale, upscale_widget
 from tests.conftest import ROOT
 from tests.support.kills import killed_at_change
@@ -1036,6 +1039,70 @@ def test_linked_folders_are_followed_once(tmp_path: Path, upscaler: Upscaler) ->
     (tmp_path / "elsewhere/back").symlink_to(tmp_path / "in")
     report = upscale_folder(tmp_path / "in", tmp_path / "out", upscaler, progress=False)
     assert len(report.done) == 2 and {path.name for path in report.done} == {"in.png", "elsewhere.png"}
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_pictures_side_by_side_become_what_they_become_alone(tmp_path: Path, two_threads: None, upscaler: Upscaler,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    "Two at a time, and the report is the same; one that needs more memory than its share is done alone."
+    make_folder(tmp_path / "in")
+    for number in range(6):
+        RGB.rotate(20 * number).save(tmp_path / f"in/{number}.png")
+    Image.new("RGB", (700, 900), "teal").save(tmp_path / "in/large.png")  # 91 MB with what it becomes
+    monkeypatch.setattr("srgan_nb.upscale_files.SHARE", 90_000_000)
+    beside, threads = [], torch.get_num_threads()
+    monkeypatch.setattr("srgan_nb.upscale_files.write_enlarged", lambda path, place, by, *rest: (
+        beside.append((path.name, by is not upscaler, torch.get_num_threads())), write_enlarged(path, place, by, *rest)))
+    side_by_side = upscale_folder(tmp_path / "in", tmp_path / "out", upscaler, progress=False)
+    assert ("0.png", True, 1) in beside and ("large.png", False, 2) in beside and ("broken.png", False, 2) in beside
+    assert torch.get_num_threads() == threads == 2
+    torch.set_num_threads(1)
+    alone = upscale_folder(tmp_path / "in", tmp_path / "alone", upscaler, progress=False)
+    assert str(side_by_side) == str(alone) and len(alone.done) == 10 and len(alone.failed) == 2
+    for one, other in zip(side_by_side.done, alone.done, strict=True):
+        assert one.read_bytes() == other.read_bytes(), one
+
+
+def test_an_interrupt_ends_side_by_side_with_whole_pictures(tmp_path: Path, two_threads: None, upscaler: Upscaler,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    "The pictures at work are finished, no others begun."
+    (tmp_path / "in").mkdir()
+    for number in range(20):
+        RGB.save(tmp_path / f"in/{number:02}.png")
+    begun, interrupted = [], threading.Event()
+
+    def enlarge(path: Path, *rest) -> None:
+        begun.append(path.name)
+        if path.name > "00.png":
+            interrupted.wait(600)
+        write_enlarged(path, *rest)
+
+    def interrupt(self, n: int = 1) -> None:  # when the first picture is reported
+        raise KeyboardInterrupt
+
+    def shutdown(pool: ThreadPoolExecutor, **how) -> None:
+        end(pool, wait=False, **how)
+        interrupted.set()
+        end(pool)
+
+    end = ThreadPoolExecutor.shutdown
+    monkeypatch.setattr("srgan_nb.upscale_files.ThreadPoolExecutor.shutdown", shutdown)
+    monkeypatch.setattr("srgan_nb.upscale_files.write_enlarged", enlarge)
+    monkeypatch.setattr("tqdm.auto.tqdm.update", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        upscale_folder(tmp_path / "in", tmp_path / "out", upscaler)
+    made = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert made == sorted(begun) and 1 <= len(made) <= 3
+    for name in made:
+        with Image.open(tmp_path / "out" / name) as image:
+            assert image.size == (56, 40) and image.getbbox()
 
 
 @pytest.mark.slow
