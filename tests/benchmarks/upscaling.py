@@ -1,22 +1,29 @@
-"""Speed and memory of upscaling: `python tests/benchmarks/upscaling.py [speed] [memory] [gpu] [--preset lite|paper]`.
+"""Speed and memory of upscaling: `python tests/benchmarks/upscaling.py [speed] [memory] [gpu] [folder] [--preset lite|paper]`.
 
 speed:  256x256 LR pixels, the plain way (evaluation mode, no_grad, NCHW, whole picture) against FastGenerator, in turn.
 memory: 1500x1000 LR pixels (24 megapixels out) by `upscale(..., max_memory="1GB")` in a fresh process: the peak of its
         resident memory above what it had after importing, and the time against the whole picture at once.
+folder: 300 pictures of 64x64 (--pictures N --side S) from files to files by the shipped SRGAN: one after another with all
+        threads against side by side, in turn, and by the command line in one process and shared by four.
 gpu:    the same picture from file to file's bytes on the CPU, on CUDA in float32 and in half precision.
 Prints what it measures; the limits it is held to stand beside. Memory is read from /proc: Linux only.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from PIL import Image
 
+from srgan_nb import upscale_files
 from srgan_nb.generator import Generator
+from srgan_nb.images import demo_photo
 from srgan_nb.tiles import FastGenerator
 from srgan_nb.upscaling import Upscaler
 
@@ -114,14 +121,67 @@ def gpu(preset: str, width: int, height: int, rounds: int = 3) -> None:
               flush=True)
 
 
+def folder(pictures: int, side: int, device: str = "auto", rounds: int = 2) -> None:
+    "Prints the pictures a second of each way, in turn; what is written must be the same, byte by byte."
+    with TemporaryDirectory() as place:
+        source, draws = Path(place, "in"), np.random.default_rng(0)
+        source.mkdir()
+        with Image.open(demo_photo("astronaut")) as photo:
+            for number in range(pictures):
+                left, top = draws.integers(0, 512 - side, 2)
+                photo.crop((left, top, left + side, top + side)).save(source / f"{number:04}.png")
+        upscaler, share = Upscaler("srgan", device=device), upscale_files.SHARE
+
+        def one_after_another(target: Path) -> None:
+            upscale_files.SHARE = float("inf")
+            upscale_files.upscale_folder(source, target, upscaler, progress=False)
+
+        def side_by_side(target: Path) -> None:
+            upscale_files.SHARE = share
+            upscale_files.upscale_folder(source, target, upscaler, progress=False)
+
+        def by_processes(target: Path, *starter: str) -> None:
+            words = [sys.executable, *starter, "-m", "srgan_nb", "upscale", source, target, "--device", device]
+            subprocess.run(words, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
+
+        def one_process(target: Path) -> None:
+            by_processes(target)
+
+        def four_processes(target: Path) -> None:
+            by_processes(target, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4")
+
+        upscaler(np.zeros((side, side, 3), np.uint8))  # the first picture sets up kernels
+        ways, made = (one_after_another, side_by_side, one_process, four_processes), {}
+        times: dict[str, list[float]] = {way.__name__: [] for way in ways}
+        for number in range(rounds):
+            for way in ways:
+                target, began = Path(place, f"{way.__name__} {number}"), time.perf_counter()
+                way(target)
+                times[way.__name__].append(time.perf_counter() - began)
+                made[target.name] = [path.read_bytes() for path in sorted(target.iterdir())]
+                print(f"  {way.__name__} {times[way.__name__][-1]:.1f} s", flush=True)
+        assert all(one == made["side_by_side 0"] and len(one) == pictures for one in made.values())
+        rate = {name: pictures / min(each) for name, each in times.items()}
+        print(f"folder of {pictures}, {side}x{side}, {torch.get_num_threads()} threads: " + ", ".join(
+            f"{name.replace('_', ' ')} {each:.1f}/s" for name, each in rate.items()) + " (processes with their start)\n"
+            f"  side by side {rate['side_by_side'] / rate['one_after_another']:.2f} times as fast as one after another "
+            f"[at least 1.5], four processes {rate['four_processes'] / rate['one_process']:.2f} times as one; files equal",
+            flush=True)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", choices=["speed", "memory", "gpu"], default=["speed", "memory"])
+    parser.add_argument("what", nargs="*", choices=["speed", "memory", "gpu", "folder"], default=["speed", "memory"])
     parser.add_argument("--preset", choices=["lite", "paper"], nargs="*", default=["lite", "paper"])
     parser.add_argument("--size", type=int, nargs=2, default=(1500, 1000), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--limit", default="1GB")
+    parser.add_argument("--pictures", type=int, default=300, help="of a folder")
+    parser.add_argument("--side", type=int, default=64, help="of a folder's pictures, in pixels")
+    parser.add_argument("--device", default="auto", help="for a folder")
     parser.add_argument("--no-whole", action="store_true", help="leave out the whole picture at once")
     chosen = parser.parse_args()
+    if "folder" in chosen.what:
+        folder(chosen.pictures, chosen.side, chosen.device)
     for preset in chosen.preset:
         if "speed" in chosen.what:
             speed(preset)
