@@ -260,7 +260,7 @@ def adversarial_loss(fake_logits: Tensor, real_logits: Tensor | None = None) -> 
     0 when D takes every SR for a photograph, log 2 when it can't tell. With `real_logits`, D's logits for the HR of
     the same patches, it is relativistic: SR is to look more real than the mean of all HR, and HR less real than the
     mean of all SR; 2 log 2 when D can't tell.
-    Source: equation 6, mean in place of sum; Jolicoeur-Martineau 2018, "RaSGAN", for the relativistic one.
+    Source: equation 6, mean instead of sum; Jolicoeur-Martineau 2018, "RaSGAN", for the relativistic one.
     """
     fake_logits = fake_logits.float()
     if real_logits is None:

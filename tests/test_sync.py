@@ -179,7 +179,7 @@ def test_a_lesson_has_its_parts(path: Path) -> None:
     assert titles[-3:] == ["## Exercises", "## Solutions", "## Next"]
     assert sum("#| default_exp" in cell["source"] for cell in code) <= 1
     sources = [cell["source"] for cell in section(path, "## Solutions") if not cell["source"].startswith("#| hide")]
-    assert sources and all(re.match(rf"# Solution {i}\b", source) for i, source in enumerate(sources, start=1))
+    assert sources and all(re.match(rf"(# |\*\*)Solution {i}\b", source) for i, source in enumerate(sources, start=1))
 
 
 def section(path: Path, heading: str) -> list[dict]:
