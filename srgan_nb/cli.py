@@ -7,10 +7,12 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import Field, fields
+from dataclasses import Field, fields, replace
 from functools import wraps
 from io import TextIOWrapper
 from os.path import expanduser
+from pathlib import Path
+from typing import Any
 
 from srgan_nb.errors import UserError
 
@@ -18,7 +20,7 @@ __all__ = ["train", "evaluate", "upscale", "download", "reduce", "degrade"]
 
 
 def meant(argument: str) -> str:
-    "The argument with the home folder in place of a tilde, also behind --flag=, where no shell puts it."
+    "The argument with the home folder instead of a tilde, also behind --flag=, where no shell puts it."
     flag, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
     if not value and (equals or not flag):
         raise UserError(f"{flag or 'an argument'} is empty: is a variable of the shell not set?")
@@ -43,7 +45,6 @@ def exits_cleanly(command: Callable[[Sequence[str] | None], int | None]) -> Call
             said, code = f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", 1
         except Exception as error:
             from srgan_nb.tiles import is_out_of_memory
-
             if not is_out_of_memory(error):
                 raise
             what = str(error).strip().split("\n")[0]
@@ -62,9 +63,7 @@ def usual_value(one: Field) -> str:
         value = PRESETS[stage, preset].get(one.name, one.default)
         if isinstance(value, bool):
             return "yes" if value else "no"
-        if value is None:
-            return ""
-        return f"{value:g}" if isinstance(value, float) else str(value)
+        return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
     first, second, lite = said("srresnet", "paper"), said("srgan", "paper"), said("srresnet", "lite")
     of_the_machine = one.name in {each.name for each in fields(MachineSettings)}
@@ -85,7 +84,6 @@ def value_of(kind: type) -> Callable[[str], object]:
 def add_settings(parser: argparse.ArgumentParser) -> None:
     "A flag for every field of `Settings`; a flag that is not given leaves no trace, so that the preset decides."
     from srgan_nb.settings import Settings, flag, kind_of
-
     for one in fields(Settings):
         if one.name == "stage":
             continue
@@ -101,55 +99,54 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
                                 choices=(*choices, None) if choices and may_be_none else choices or None, **options)
 
 
+def new_settings(parser: argparse.ArgumentParser, stage: str, file: str | None, given: dict[str, Any]) -> Any:
+    "The `Settings` of a new run: those in a file, or a preset's with what `--init` hands on, changed by the given flags."
+    from srgan_nb.runs import inherited
+    from srgan_nb.settings import read_settings, settings_for
+    if file is not None:
+        settings = read_settings(file)
+        if settings.stage != stage:
+            raise UserError(f"{file} is of the other stage, not {stage}")
+        return replace(settings, **given)
+    for needed in ("out",) if given.get("init") else ("data", "out"):
+        if given.get(needed) is None:
+            parser.error(f"--{needed} is needed")
+    if stage == "srgan" and given.get("init") is None:
+        parser.error("the srgan stage starts from a trained SRResNet: --init RUN is needed")
+    given = {**(inherited(given["init"]) if given.get("init") else {}), **given}
+    return settings_for(stage, given.pop("preset", "paper"), **given)
+
+
 @exits_cleanly
 def train(arguments: Sequence[str] | None = None) -> int:
     "srgan_train: one stage of training, new or continued."
     parser = argparse.ArgumentParser("srgan_train", description="Trains SRResNet, then SRGAN from it.")
     parser.add_argument("stage", choices=("srresnet", "srgan"), help="the first stage or the second")
     parser.add_argument("--resume", metavar="RUN", help="continue the run in this folder; other flags change it")
-    parser.add_argument("--settings", metavar="FILE", help="a run's settings.json in place of a preset; other flags change it")
+    parser.add_argument("--settings", metavar="FILE", help="a run's settings.json, not a preset; other flags change it")
     parser.add_argument("--estimate", action="store_true", help="time ten updates, say how long the run will take, and end")
     add_settings(parser)
     given = vars(parser.parse_args(arguments))
     stage, resume, file, estimate = (given.pop(name) for name in ("stage", "resume", "settings", "estimate"))
-    if estimate:
-        if resume is not None:
-            parser.error("--estimate is of a new run: leave out --resume")
-        given["out"] = "estimate"  # nothing is written there
+    if resume is not None and (estimate or file is not None or not {"out", "init", "preset"}.isdisjoint(given)):
+        parser.error("--resume goes on in its own folder, from its own state: leave out --out, --init, --preset, "
+                     "--settings and --estimate")
+    given |= {"out": "estimate"} if estimate else {}  # nothing is written there
+    if file is not None and ("preset" in given or "out" not in given):
+        parser.error("--settings begins a new run: --out is needed, and no --preset")
 
-    from dataclasses import replace
-
-    from srgan_nb.runs import RunFolder, inherited
-    from srgan_nb.settings import read_settings, settings_for
+    from srgan_nb.runs import RunFolder
     from srgan_nb.trainer import Interrupted, Trainer, seconds_per_step
-
-    if file is not None:
-        if resume is not None or "preset" in given or "out" not in given:
-            parser.error("--settings begins a new run: --out is needed, --resume and --preset are left out")
-        settings = read_settings(file)
-        if settings.stage != stage:
-            raise UserError(f"{file} is of the other stage than {stage}")
-        settings = replace(settings, **given)
-    elif resume is not None:
-        if not {"out", "init", "preset"}.isdisjoint(given):
-            parser.error("--resume goes on in its own folder, from its own state: leave out --out, --init and --preset")
-        if RunFolder(resume).settings().stage != stage:
-            raise UserError(f"{resume} is a run of the other stage than {stage}")
-        settings = None
-    else:
-        for needed in ("out",) if given.get("init") else ("data", "out"):
-            if given.get(needed) is None:
-                parser.error(f"--{needed} is needed")
-        if stage == "srgan" and given.get("init") is None:
-            parser.error("the srgan stage starts from a trained SRResNet: --init RUN is needed")
-        given = {**(inherited(given["init"]) if given.get("init") else {}), **given}
-        settings = settings_for(stage, given.pop("preset", "paper"), **given)
-    if settings is not None and estimate:
+    if resume is None:
+        settings = new_settings(parser, stage, file, given)
+    elif RunFolder(resume).settings().stage != stage:
+        raise UserError(f"{resume} is a run of the other stage, not {stage}")
+    if estimate:
         seconds = seconds_per_step(settings)
-        print(f"{seconds:.2g} s an update here: {settings.steps:,} of them take {settings.steps * seconds / 3600:.2g} hours, "
-              "validations aside")
+        hours = settings.steps * seconds / 3600
+        print(f"{seconds:.2g} s an update here: {settings.steps:,} of them take {hours:.2g} hours, validations aside")
         return 0
-    trainer = Trainer(settings) if settings is not None else Trainer.resume(resume, **given)
+    trainer = Trainer(settings) if resume is None else Trainer.resume(resume, **given)
     try:
         trainer.fit()
     except Interrupted as stop:
@@ -163,9 +160,7 @@ def train(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-@exits_cleanly
-def evaluate(arguments: Sequence[str] | None = None) -> int:
-    "srgan_evaluate: one or several models on one or several sets, as a table."
+def evaluate_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("srgan_evaluate", description="Scores models by the paper's protocol.")
     parser.add_argument("datasets", nargs="*", metavar="SET", help="Set5, Set14, BSD100, or a folder of pictures")
     parser.add_argument("--model", nargs="+", default=["srgan"], dest="models", metavar="MODEL",
@@ -181,16 +176,18 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures of each set")
     parser.add_argument("--pictures", metavar="FOLDER", help="write comparison pictures with zoomed crops there")
     parser.add_argument("--save", metavar="FILE", help="write the table there as well: .md, .csv or .json")
-    given = parser.parse_args(arguments)
+    return parser
 
-    from pathlib import Path
 
+@exits_cleanly
+def evaluate(arguments: Sequence[str] | None = None) -> None:
+    "srgan_evaluate: one or several models on one or several sets, as a table."
+    given = (parser := evaluate_parser()).parse_args(arguments)
     if not given.datasets and not given.pairs:
         parser.error("name a SET, or --pairs SR HR")
 
     from srgan_nb.evaluation import evaluate, find_dataset, find_model, find_pairs, made_elsewhere
     from srgan_nb.reports import check_report, intervals_to_markdown, save_comparisons, save_report, to_markdown
-
     if given.save:  # what can't be is told before work starts
         check_report(given.save)
     models = [find_model(model, given.scale, given.device) for model in given.models] if given.datasets else []
@@ -200,7 +197,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
         pairs, _ = find_pairs(find_dataset(dataset), model.scale)
         if given.pictures and Path(given.pictures).resolve() in {hr.parent.resolve() for _, hr, _ in pairs}:
             raise UserError(f"--pictures {given.pictures}: the comparisons would be taken for pictures of {dataset}, "
-                            "whose folder it is: choose another one")
+                            "whose folder it is: choose a different one")
     each = save_comparisons(given.pictures) if given.pictures else None
     results = [evaluate(dataset, model, lpips_net=given.lpips, limit=given.limit, each=each, texture=given.texture)
                for dataset, model in asked]
@@ -209,12 +206,9 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
         print(intervals_to_markdown(results))
     if given.save:
         save_report(results, given.save)
-    return 0
 
 
-@exits_cleanly
-def upscale(arguments: Sequence[str] | None = None) -> int:
-    "srgan_upscale: a picture, or a folder of them."
+def upscale_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("srgan_upscale", description="Enlarges a picture, or every picture of a folder.")
     parser.add_argument("sources", nargs="+", metavar="IN", help="a picture, several, or a folder; - is standard input")
     parser.add_argument("target", metavar="OUT", help="the file or folder to write; - is standard output")
@@ -231,14 +225,17 @@ def upscale(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--format", dest="file_format", help="png, jpg, ...: of all in a folder, of -; else each its own")
     parser.add_argument("--quality", type=int, default=95, help="of JPEG and WebP, 1 to 100")
     parser.add_argument("--force", action="store_true", help="overwrite what is there")
-    given = parser.parse_args(arguments)
+    return parser
 
-    from pathlib import Path
+
+@exits_cleanly
+def upscale(arguments: Sequence[str] | None = None) -> int:
+    "srgan_upscale: a picture, or a folder of them."
+    given = (parser := upscale_parser()).parse_args(arguments)
 
     from srgan_nb.devices import Processes
     from srgan_nb.upscale_files import TargetSize, piped, upscale_file, upscale_files, upscale_folder
     from srgan_nb.upscaling import Upscaler
-
     first, processes = given.sources[0], Processes.here()
     one = len(given.sources) == 1
     if given.target == "-" and not (one and given.file_format):
@@ -267,10 +264,9 @@ def upscale(arguments: Sequence[str] | None = None) -> int:
 
 
 @exits_cleanly
-def download(arguments: Sequence[str] | None = None) -> int:
+def download(arguments: Sequence[str] | None = None) -> None:
     "srgan_download: DIV2K and the benchmark sets."
     from srgan_nb.downloads import PHOTO_SETS, TOGETHER, download
-
     sets = [*TOGETHER, *PHOTO_SETS]
     parser = argparse.ArgumentParser("srgan_download", description="Fetches, checks and unpacks photograph sets.")
     parser.add_argument("names", nargs="+", choices=sets, metavar="NAME", help=f"any of {', '.join(sets)}")
@@ -278,11 +274,10 @@ def download(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--from", dest="archive", metavar="ARCHIVE", help="an archive that was fetched by hand")
     given = parser.parse_args(arguments)
     download(given.names, given.folder, given.archive)
-    return 0
 
 
 @exits_cleanly
-def reduce(arguments: Sequence[str] | None = None) -> int:
+def reduce(arguments: Sequence[str] | None = None) -> None:
     "python -m srgan_nb reduce: smaller copies of photographs, sharper ones where they were soft."
     parser = argparse.ArgumentParser("python -m srgan_nb reduce", description="Copies photographs, bicubically reduced.")
     parser.add_argument("photos", metavar="PHOTOS", help="a folder of photographs")
@@ -292,13 +287,11 @@ def reduce(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     from srgan_nb.packs import reduce_photos
-
     print(reduce_photos(given.photos, given.out, given.factor, given.leave_out))
-    return 0
 
 
 @exits_cleanly
-def degrade(arguments: Sequence[str] | None = None) -> int:
+def degrade(arguments: Sequence[str] | None = None) -> None:
     "python -m srgan_nb degrade: pairs to train on for blurred, noisy and compressed pictures."
     parser = argparse.ArgumentParser("python -m srgan_nb degrade", description="Copies photographs (HR) and degrades them (LR).")
     parser.add_argument("photos", metavar="PHOTOS", help="a folder of photographs")
@@ -312,6 +305,4 @@ def degrade(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
 
     from srgan_nb.packs import degrade_photos
-
     print(degrade_photos(**vars(given)))
-    return 0
