@@ -71,10 +71,12 @@ class Precision:
         "A block in which convolutions and matrix products compute in this format."
         return torch.autocast(self.device_type, self.dtype, enabled=self.name != "float32")
 
-    def update(self, loss: Tensor, optimizer: Optimizer) -> None:
-        "One step of `optimizer` down the gradient of `loss`; skipped where float16 overflowed."
-        optimizer.zero_grad(set_to_none=True)
+    def backward(self, loss: Tensor) -> None:
+        "Adds the gradient of `loss` to what is there."
         self.scaler.scale(loss).backward()
+
+    def step(self, optimizer: Optimizer) -> None:
+        "One step of `optimizer` down the gradients that are there; skipped where float16 overflowed."
         if self.clip is not None:
             self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_([weight for group in optimizer.param_groups for weight in group["params"]], self.clip)

@@ -92,6 +92,11 @@ class RunFolder:
         "The checkpoints, oldest first."
         return sorted(self.checkpoints.glob("step-*.safetensors"))
 
+    def validations_since_best(self) -> int:
+        "How many validations have come after the one with the best score."
+        scores = [row["psnr_y"] for row in read_rows(self.table("validation"))]
+        return len(scores) - 1 - scores.index(max(scores))
+
     def require_free(self) -> None:
         "Raises `UserError` where there is something in the folder already, or where it can't be made."
         if self.folder.is_file() or self.folder.is_dir() and any(p.name[0] != "." for p in self.folder.iterdir()):

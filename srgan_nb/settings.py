@@ -134,6 +134,8 @@ class OptimizationSettings:
     "How the losses become updates."
 
     steps: int = setting(1_000_000, "updates", least=1)
+    patience: int | None = setting(None, "validations in a row without a better score after which the run ends; none: "
+                                   "it ends at its last step", "ours", least=1, since=4)
     batch_size: int = setting(16, "patches an update, over all processes", least=1)
     patch_size: int = setting(96, "side of the HR patches in pixels", least=1)
     learning_rate: float = setting(1e-4, "learning rate (its peak, for one-cycle)", above=0)
@@ -165,6 +167,8 @@ class MachineSettings:
 
     device: str = setting("auto", "auto, cpu, mps, cuda or cuda:N")
     precision: str = setting("float32", "number format of the networks", choices=("float32", "bfloat16", "float16"))
+    accumulate: int = setting(1, "parts in which a batch is computed, one after the other, for less memory", least=1,
+                              since=4)
     channels_last: bool = setting(True, "memory layout with the channels last: faster on CPUs and tensor cores")
     compile: bool = setting(False, "torch.compile the networks")
     tf32: bool = setting(True, "allow TF32 on CUDA")
@@ -312,7 +316,7 @@ def check_resumable(earlier: Settings, settings: Settings) -> None:
                         "new run, with --init where the network stays")
 
 # %% ../nbs/52_recipes.ipynb #aa1c8e0b
-SETTINGS_FORMAT = 3
+SETTINGS_FORMAT = 4
 
 
 def as_saved(settings: Settings) -> dict[str, Any]:

@@ -88,8 +88,8 @@ def train(trainer: "Trainer", batches: Batches, unseen: Pack, asked: list[int]) 
     `unseen`: photographs to validate on. `asked`: the signals of `noted_signals`, of which those that are met go.
     """
     settings, stage, state, processes = trainer.settings, trainer.stage, trainer.state, trainer.processes
-    if settings.due_after(state.step).validation and processes.first:
-        trainer.validate(unseen)  # the checkpoint that was restored is from just before it
+    if settings.due_after(state.step).validation and trainer.validate(unseen):
+        return False  # the checkpoint that was restored is from just before a validation, here the last one
     for lr, hr in batches:
         lr, hr = (as_float(images).to(memory_format=layout_of(settings)) for images in (lr, hr))
         if trainer.before_update is not None:
@@ -110,11 +110,10 @@ def train(trainer: "Trainer", batches: Batches, unseen: Pack, asked: list[int]) 
                 trainer.checkpointer.save(stage, state)
             processes.wait()
             asked[:] = [number for number in asked if number in STOPPING]
-        if due.validation and processes.first:
-            trainer.validate(unseen)
+        enough = due.validation and trainer.validate(unseen)
         trainer.reporter.step_done(state.step)
-        if stop:
-            return True
+        if stop or enough:
+            return stop
     return False
 
 # %% ../nbs/56_trainer.ipynb #7ccd2c7f
@@ -162,8 +161,10 @@ class Trainer:
         self.run, self.processes, self.state = RunFolder(settings.out), Processes.here(self.device), RunState()
         if earlier is None and self.processes.first:
             self.run.require_free()
-        if settings.batch_size % self.processes.world:
-            raise UserError(f"a batch of {settings.batch_size} can't be shared equally by {self.processes.world} processes")
+        shares = self.processes.world * settings.accumulate
+        if settings.batch_size % shares:
+            raise UserError(f"a batch of {settings.batch_size} can't be shared equally by {shares} processes or parts "
+                            "(--accumulate)")
         self.reporter = Reporter(self.run, settings, live, quiet, mute=not self.processes.first)
         self.validator, self.checkpointer = Validator(settings.lpips), Checkpointer(self.run, settings)
         self.stage = stage_for(settings, self.device, restored=earlier is not None and bool(self.run.saved()))
@@ -219,14 +220,20 @@ class Trainer:
         raise UserError(f"step {self.state.step}: {terms} is no finite number any more; the last good checkpoint is "
                         f"{self.run.saved()[-1]}; ask srgan_nb.diagnose, or lower --learning-rate")
 
-    def validate(self, unseen: Pack) -> None:
-        "A sample picture, the best weights if these are, and a row in validation.csv."
-        scores = self.validator(self.stage.shown, unseen, self.run.sample(self.state.step), self.stage.verdicts,
-                                self.settings.patch_size)
-        if self.state.scored(scores["psnr_y"]):
-            self.checkpointer.save_weights("best", self.stage, self.state)
-        self.checkpointer.save_weights("generator", self.stage, self.state)  # now its passport has the score
-        self.reporter.write("validation", {"step": self.state.step, **scores})
+    def validate(self, unseen: Pack) -> bool:
+        "A sample picture, the best weights if these are, and a row in validation.csv; whether `patience` is at its end."
+        patience, first = self.settings.patience, self.processes.first
+        if first:
+            scores = self.validator(self.stage.shown, unseen, self.run.sample(self.state.step), self.stage.verdicts,
+                                    self.settings.patch_size)
+            if self.state.scored(scores["psnr_y"]):
+                self.checkpointer.save_weights("best", self.stage, self.state)
+            self.checkpointer.save_weights("generator", self.stage, self.state)  # now its passport has the score
+            self.reporter.write("validation", {"step": self.state.step, **scores})
+        if patience is None or not self.processes.any(first and self.run.validations_since_best() >= patience):
+            return False
+        self.reporter.say(f"ends at step {self.state.step}: no better score in {counted(patience, 'validation')}")
+        return True
 
 # %% ../nbs/56_trainer.ipynb #56est002
 class _EnoughTimed(Exception):

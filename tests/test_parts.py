@@ -78,7 +78,9 @@ def test_one_process_alone_is_the_first_and_asks_nobody() -> None:
 def test_a_precision_takes_a_step_down() -> None:
     weight = nn.Parameter(torch.tensor([3.0]))
     optimizer = torch.optim.SGD([weight], lr=0.5)
-    Precision("bfloat16").update(weight.square().sum(), optimizer)
+    precision = Precision("bfloat16")
+    precision.backward(weight.square().sum())
+    precision.step(optimizer)
     assert weight.item() == 0.0
 
 
@@ -87,7 +89,9 @@ def test_a_gradient_that_is_too_long_is_shortened_and_keeps_its_direction(clip: 
     "All weights of an optimiser together: (3, 4) has the gradient (6, 8), of length 10; half of it is (3, 4) of length 5."
     weights = [nn.Parameter(torch.tensor([value])) for value in (3.0, 4.0)]
     optimizer = torch.optim.SGD(weights, lr=0.5)
-    Precision(clip=clip).update(sum(weight.square().sum() for weight in weights), optimizer)
+    precision = Precision(clip=clip)
+    precision.backward(sum(weight.square().sum() for weight in weights))
+    precision.step(optimizer)
     assert [weight.item() for weight in weights] == pytest.approx(left, abs=1e-5)
 
 
@@ -207,6 +211,27 @@ def test_a_stage_learns_and_goes_on_bit_for_bit(kind: type, options: dict) -> No
         learning.update(*batch(1))
     assert_same(first.state_dict(), second.state_dict())
     assert first.shown is first.generator.shown and first.loss.describe()
+
+
+@pytest.mark.parametrize("kind, options", [
+    (SRResNetStage, {}), (SRGANStage, dict(discriminator_kind="paper", discriminator_batch_norm=False, relativistic=False,
+                                           gradient_penalty=1.0, adversarial_weight=1.0, pixel_weight=0.0))])
+def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(kind: type, options: dict) -> None:
+    "The generator sees only a part at a time, and the gradients of both networks are those of the whole batch."
+    stage, ends = "srresnet" if kind is SRResNetStage else "srgan", []
+    for parts in (1, 4):
+        torch.manual_seed(0)
+        whole = kind(recipe(stage, accumulate=parts, learning_rate=1e-2, discriminator_learning_rate=1e-2, **options),
+                     Generator(channels=4, blocks=1, kernel_size=3, batch_norm=False))
+        sizes = set[int]()
+        whole.generator.network.register_forward_hook(lambda network, given, sr, sizes=sizes: sizes.add(len(sr)))
+        values = whole.update(*batch())
+        assert sizes == {4 // parts}
+        ends.append({"values": torch.cat([value.flatten() for value in values.values()]),
+                     **{f"{learner.name} {name}": weight.grad for learner in whole.learners
+                        for name, weight in learner.network.named_parameters()}})
+    for name, value in ends[0].items():
+        torch.testing.assert_close(ends[1][name], value, rtol=1e-3, atol=1e-6, msg=name)
 
 
 def test_who_was_interrupted_is_told_how_to_go_on() -> None:

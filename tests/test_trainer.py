@@ -103,7 +103,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 TEXTURES = dict(discriminator_kind="patch", discriminator_learning_rate=1e-4, discriminator_beta1=0.5)
 
 
-@pytest.mark.parametrize("stage, options", [("srresnet", {}), ("srgan", {}), ("srgan", TEXTURES)])
+@pytest.mark.parametrize("stage, options", [("srresnet", {}), ("srgan", {}), ("srgan", {**TEXTURES, "accumulate": 2})])
 def test_an_interrupted_run_ends_like_an_undisturbed_one(stage, options, photos, trained, tmp_path):
     whole, broken = (run_settings(stage, photos, trained, tmp_path / name, ema=0.9, **options)
                      for name in ("whole", "broken"))
@@ -114,6 +114,31 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(stage, options, photos,
     assert_same(final_state(whole.out), final_state(broken.out))
     for table in ("log.csv", "validation.csv"):
         assert Path(whole.out, table).read_text(encoding="utf-8") == Path(broken.out, table).read_text(encoding="utf-8")
+
+
+def test_a_run_ends_when_its_patience_does_stopped_in_between_or_not(photos, trained, tmp_path, capsys):
+    scores = {1: 20.0, 2: 22.0, 3: 21.0, 4: 22.0, 5: 21.5, 6: 23.0, 7: 24.0, 8: 25.0}
+
+    def trainer(build, *arguments, **options):
+        made = build(*arguments, **options)
+        made.validator = lambda *_: {"psnr_y": scores[made.state.step]}
+        return made
+
+    whole, broken = (run_settings("srresnet", photos, trained, tmp_path / name, validate_every=1, patience=2)
+                     for name in ("whole", "broken"))
+    trainer(Trainer, whole).fit()
+    assert "ends at step 4: no better score in 2 validations" in capsys.readouterr().out
+    stopped_at(2, partial(trainer, Trainer), broken)
+    trainer(Trainer.resume, broken.out, quiet=True).fit()
+    assert_same(final_state(whole.out), final_state(broken.out))
+    for out in (whole.out, broken.out):
+        run = RunFolder(out)
+        assert [row["step"] for row in read_rows(run.table("validation"))] == [1, 2, 3, 4]
+        assert read_passport(run.folder / "best.safetensors")["passport"]["step"] == 2
+        trainer(Trainer.resume, out, quiet=True).fit()  # its patience is still at its end
+        assert load_generator(out).passport["step"] == load_state(run.saved()[-1])["step"] == 4
+    trainer(Trainer.resume, broken.out, quiet=True, patience=4).fit()
+    assert final_state(broken.out)["step"] == 8
 
 
 def start_or_resume(settings: Settings) -> None:
@@ -278,7 +303,7 @@ def flags(settings_changes: dict) -> list[str]:
 @pytest.mark.slow
 def test_two_processes_equal_one_at_the_same_global_batch(photos, trained, tmp_path):
     "Two begin, two go on, one ends it; against one that begins, goes on and ends it at the same steps."
-    recipes = {"srresnet": ("srresnet", {}), "srgan": ("srgan", {"init": str(trained)}),
+    recipes = {"srresnet": ("srresnet", {"accumulate": 2}), "srgan": ("srgan", {"init": str(trained)}),
                "steadier": ("srgan", {"init": str(trained), **STEADIER})}
 
     def trainings(by: str, *steps: int) -> list[list[str]]:
@@ -555,9 +580,13 @@ def in_three_processes(monkeypatch):
     return [], {}
 
 
+def in_eight_parts(monkeypatch):
+    return ["--accumulate", "8"], {}
+
+
 @pytest.mark.parametrize("lacking, word", [(without_tensorboard, "pip install tensorboard"),
                                            (without_a_compiler, "--compile does not work"),
-                                           (in_three_processes, "shared equally by 3")])
+                                           (in_three_processes, "shared equally by 3"), (in_eight_parts, "shared equally by 8")])
 def test_what_is_missing_is_said_before_there_is_a_folder(lacking, word, photos, tmp_path, monkeypatch, capsys):
     "Row 8: so that the corrected command finds its folder empty."
     wanted, _ = lacking(monkeypatch)
