@@ -7,6 +7,7 @@ __all__ = ['PUBLIC_NAMES', 'export_onnx', 'rename', 'PublicGenerator', 'generato
            'export_program']
 
 # %% ../nbs/32_interchange.ipynb #64275659
+import math
 import pickle
 import re
 import warnings
@@ -80,8 +81,8 @@ def _write_network(generator: "Generator | PublicGenerator", node, layer, consta
     for block in folded.blocks:
         x = node("Add", x, layer(block.conv2, layer(block.activation, layer(block.conv1, x))))
     x = node("Add", first, layer(folded.trunk[0], x))
-    for block in folded.upsample:
-        x = layer(block.activation, node("DepthToSpace", layer(block.conv, x), blocksize=2, mode="CRD"))
+    for block, factor in zip(folded.upsample, folded.factors, strict=True):
+        x = layer(block.activation, node("DepthToSpace", layer(block.conv, x), blocksize=factor, mode="CRD"))
     x = layer(folded.tail, x)  # in [-1, 1]
     if folded.settings["single_shuffle"]:
         x = node("DepthToSpace", x, blocksize=folded.scale, mode="CRD")
@@ -177,13 +178,14 @@ def generator_of(weights: dict[str, Tensor]) -> Generator | PublicGenerator:
     for norm in norms:  # a bias before batch normalisation moves into its mean
         bias = renamed.pop(("trunk.0" if norm == "trunk.1" else norm.replace("norm", "conv")) + ".bias", 0)
         renamed[f"{norm}.running_mean"] = renamed[f"{norm}.running_mean"] - bias
-    blocks, doublings = (len({name.split(".")[1] for name in renamed if name.startswith(part)})
-                         for part in ("blocks", "upsample"))
-    if "head.0.weight" not in renamed or not 1 <= doublings <= 3:
-        raise UserError(f"not a whole generator: {blocks} blocks, {doublings} sub-pixel convolutions, "
+    blocks = len({name.split(".")[1] for name in renamed if name.startswith("blocks")})
+    enlarging = [len(value) for name, value in renamed.items() if re.fullmatch(r"upsample\.\d+\.conv\.weight", name)]
+    if "head.0.weight" not in renamed or not enlarging:
+        raise UserError(f"not a whole generator: {blocks} blocks, {len(enlarging)} sub-pixel convolutions, "
                         f"{'a' if 'head.0.weight' in renamed else 'no'} first convolution")
     channels, _, kernel_size, _ = renamed["head.0.weight"].shape
-    generator = Generator(2**doublings, channels, blocks, kernel_size, batch_norm=bool(norms))
+    scale = math.prod(math.isqrt(filters // channels) for filters in enlarging)  # each has factor**2 * C
+    generator = Generator(scale, channels, blocks, kernel_size, batch_norm=bool(norms))
     expected = {name: tuple(value.shape) for name, value in generator.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in renamed.items()}
     wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from .errors import UserError
-from .generator import GENERATOR_PRESETS
+from .generator import GENERATOR_PRESETS, UPSAMPLE_FACTORS
 
 # %% ../nbs/52_recipes.ipynb #a59dd9b8
 def setting(default: Any, explanation: str, *marks: str, choices: Iterable = (), above: float | None = None,
@@ -81,7 +81,7 @@ class TaskSettings:
                                      "path", "handed_on")
     held_out: int = setting(4, "photos of --data kept for validation when there is no --validation", "handed_on",
                             least=1)
-    scale: int = setting(4, "enlargement", "shape", choices=(2, 4, 8))
+    scale: int = setting(4, "enlargement", "shape", choices=UPSAMPLE_FACTORS)
 
 # %% ../nbs/52_recipes.ipynb #1330651c
 @dataclass(frozen=True)

@@ -95,8 +95,8 @@ def stage_reaches(generator: Generator) -> tuple[int, int]:
     """How many LR pixels beyond its own the features stage looks, and the enlarge stage; together no less than all."""
     edge = generator.settings["kernel_size"] // 2
     enlarge = edge  # without upsample blocks the last convolution works on LR pixels
-    for _ in generator.upsample:
-        enlarge = math.ceil(enlarge / 2) + 1
+    for factor in reversed(generator.factors):
+        enlarge = math.ceil(enlarge / factor) + 1
     return edge + 2 * generator.settings["blocks"] + 1, max(enlarge, 2 * generator.bicubic_skip)
 
 
@@ -104,9 +104,9 @@ def stage_floats(generator: Generator) -> tuple[int, int]:
     """How many numbers each of the two stages holds for an LR pixel at its widest, in the form of `FastGenerator`."""
     channels, scale = generator.settings["channels"], generator.scale
     features = 4 * channels  # the long skip, a block's input, and the input and output of its second convolution
-    widest = 5 * channels * (scale // 2) ** 2  # the last sub-pixel convolution: C numbers in, 4C out
-    if generator.settings["single_shuffle"]:
-        widest = 3 * scale**2  # the picture as channels, before the shuffle
+    widest = 3 * scale**2  # without upsample blocks: the picture as channels, before the shuffle
+    for factor in generator.factors[-1:]:  # the last sub-pixel convolution: C numbers in, factor * factor * C out
+        widest = (1 + factor**2) * channels * (scale // factor) ** 2
     return features, channels + widest + 6 * scale**2  # the features it began with, and the picture, twice
 
 # %% ../nbs/31_tiles.ipynb #0289e912
@@ -146,8 +146,8 @@ class FastGenerator(TwoStages):
         folded = fold_batch_norm(generator)
         self.scale, self.bicubic_skip = generator.scale, generator.bicubic_skip
         self.head, self.blocks, self.trunk, self.upsample = folded.head, folded.blocks, folded.trunk[0], folded.upsample
-        self.tail = before_shuffle(folded.tail) if len(self.upsample) else folded.tail
-        self.last_factor = 2 if len(self.upsample) else self.scale
+        self.factors = generator.factors or (generator.scale,)
+        self.tail = before_shuffle(folded.tail, self.factors[-1]) if generator.factors else folded.tail
         for module in list(self.modules()):
             for name, child in module.named_children():
                 if isinstance(child, nn.PReLU):
@@ -166,11 +166,11 @@ class FastGenerator(TwoStages):
 
     def enlarge(self, features: Tensor, lr: Tensor) -> Tensor:
         x = features
-        for block in self.upsample[:-1]:
-            x = block.activation(F.pixel_shuffle(block.conv(x), 2))
+        for block, factor in zip(self.upsample[:-1], self.factors, strict=False):
+            x = block.activation(F.pixel_shuffle(block.conv(x), factor))
         for block in self.upsample[-1:]:  # its shuffle waits until behind the tail
             x = block.activation(block.conv(x))
-        sr = F.pixel_shuffle(self.tail(x)[:, :3 * self.last_factor**2], self.last_factor).add_(1).div_(2)
+        sr = F.pixel_shuffle(self.tail(x)[:, :3 * self.factors[-1] ** 2], self.factors[-1]).add_(1).div_(2)
         if self.bicubic_skip:
             sr.add_(F.interpolate(lr, scale_factor=self.scale, mode="bicubic")).sub_(0.5)
         return sr

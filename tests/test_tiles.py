@@ -20,9 +20,10 @@ def lively(**settings) -> Generator:
     return generator
 
 
+@pytest.mark.parametrize("scale", [3, 4])
 @pytest.mark.parametrize("preset", ["lite", "paper"])
-def test_presets_in_little_memory_give_the_whole_picture(preset: str) -> None:
-    generator = lively(**Generator.from_preset(preset).settings)
+def test_presets_in_little_memory_give_the_whole_picture(preset: str, scale: int) -> None:
+    generator = lively(**Generator.from_preset(preset, scale).settings)
     fast, lr = FastGenerator(generator), torch.randint(0, 256, (1, 3, 40, 96), dtype=torch.uint8)
     reach = receptive_field(generator)  # the bicubic skip of "lite" looks one pixel further than its last convolution
     assert fast.features_reach + fast.enlarge_reach == reach + (preset == "lite")
@@ -35,7 +36,7 @@ def test_presets_in_little_memory_give_the_whole_picture(preset: str) -> None:
     tiled = enlarge_in_tiles(fast, lr, memory)
     exact = 255 * whole
     assert ((tiled - exact).abs() <= 0.5 + 1e-3).all()  # the nearest byte, or the other one of a tie
-    assert (tiled != exact.round()).float().mean() < 1e-4
+    assert (tiled != exact.round()).float().mean() < 2e-4
 
 
 def test_folding_leaves_the_original_alone_and_keeps_its_settings() -> None:

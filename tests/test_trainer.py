@@ -11,11 +11,12 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from srgan_nb import cli, diagnose, stages
+from srgan_nb import cli, diagnose, evaluate, stages, upscale
 from srgan_nb.checkpoints import load_generator, load_state, read_passport, save_generator
 from srgan_nb.devices import Precision, Processes
 from srgan_nb.errors import UserError
@@ -183,6 +184,17 @@ def test_a_resumed_run_keeps_what_its_state_has_the_shape_of(changes, trained):
         Trainer.resume(trained, quiet=True, steps=20, **changes)
     assert all(f"--{name}" in str(refused.value) for name in changes) and "--init" in str(refused.value)
     assert before == {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("single_shuffle", [True, False])
+def test_both_stages_learn_to_enlarge_by_three(single_shuffle, photos, trained, tmp_path):
+    made, changes = tmp_path / "srresnet", dict(scale=3, patch_size=24, single_shuffle=single_shuffle)
+    Trainer(run_settings("srresnet", photos, trained, made, **changes), quiet=True).fit()
+    Trainer(run_settings("srgan", photos, made, tmp_path / "srgan", **changes), quiet=True).fit()
+    for run in (made, tmp_path / "srgan"):
+        assert upscale(np.zeros((7, 5, 3), np.uint8), run).shape == (21, 15, 3)
+        rows = read_rows(RunFolder(run).table("validation"))
+        assert evaluate(photos, run, device="cpu", progress=False).model.scale == 3 and rows[-1]["psnr_y"] > 15
 
 
 def test_every_row_of_the_log_is_whole(photos, trained, tmp_path):
