@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 from srgan_nb.plots import (
     FACE,
     LiveCurves,
+    exercise,
     plot_curves,
     running_crop,
     show_images,
@@ -119,3 +120,12 @@ def test_spectra_share_one_scale(figure):
     limits = {axes.images[0].get_clim() for axes in figure().axes if axes.images}
     (scale,) = limits
     assert scale[0] < scale[1] and len(figure().axes[0].lines) == 1 and not figure().axes[1].lines
+
+
+@pytest.mark.parametrize(("answer", "said"), [
+    ("4", "right"), ("...", "not yet: fill in the three dots"), ("5", "not yet: the assertion does not hold"),
+    ("len(3)", "not yet: object of type 'int' has no len()"), ("forgotten", "not yet: name 'forgotten' is not defined")])
+def test_an_exercise_says_what_is_missing(answer, said, capsys):
+    with exercise():
+        exec(f"assert abs({answer}) == 4")
+    assert capsys.readouterr().out == f"{said}\n"
