@@ -27,7 +27,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from torchvision.transforms.v2.functional import gaussian_blur
 from tqdm.auto import tqdm
 
 from .bicubic import crop_to_multiple, downsample
@@ -409,6 +408,7 @@ def pack_photos(photos: str | Path | Iterable, scale: int = 4, cache: str | Path
 # %% ../nbs/43_packs.ipynb #04red002
 def _write_copies(photos: str | Path | Iterable, out: str | Path, copies: Callable, leave_out: int = 0) -> Path:
     "Writes the pictures {subfolder: picture} that `copies(photo, its number)` makes of each photo into a new folder."
+    from torchvision.transforms.v2.functional import gaussian_blur  # torchvision takes seconds to import
     out, files = Path(out), photo_files(photos)[1]
     if out.exists():
         raise UserError(f"{out} is there: name a new folder")

@@ -11,25 +11,26 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
+from tests.support.processes import run_module
 from tests.support.waiting import wait_for
 
 WITHOUT_WEIGHTS = {name: value for name, value in os.environ.items()
                    if name not in ("SRGAN_NB_SHARED", "SRGAN_NB_VGG", "SRGAN_NB_VGG16")}
-DEMO = [sys.executable, "-m", "srgan_nb.demo", "--out", "demo", "--steps"]
+DEMO = ["srgan_nb.demo", "--out", "demo", "--steps"]
 
 
 def run_demo(steps: int, folder: Path, *more: str) -> str:
     "Everything that the demo prints; it must end well."
-    done = subprocess.run([*DEMO, str(steps), *more], cwd=folder, env=WITHOUT_WEIGHTS, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert done.returncode == 0, done.stdout[-4000:]
-    return done.stdout
+    done = run_module([*DEMO, str(steps), *more], folder, WITHOUT_WEIGHTS)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout + done.stderr
 
 
 def stopped_demo(folder: Path) -> tuple[int, str]:
     "Starts a long demo, presses Ctrl-C when it is under way; the exit status and what it wrote on stderr."
     with open(folder / "stderr", "w", encoding="utf-8") as log:
-        demo = subprocess.Popen([*DEMO, "100000"], cwd=folder, env=WITHOUT_WEIGHTS, stdout=subprocess.DEVNULL, stderr=log)
+        demo = subprocess.Popen([sys.executable, "-m", *DEMO, "100000"], cwd=folder, env=WITHOUT_WEIGHTS,
+                                stdout=subprocess.DEVNULL, stderr=log)
     try:
         wait_for(lambda: (folder / "demo/srresnet/log.csv").exists() or demo.poll() is not None, "the first logged row")
         demo.send_signal(signal.SIGINT)

@@ -2,13 +2,12 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.processes import run_module
 from tests.support.run_notebooks import text_outputs
 
 
@@ -43,8 +42,8 @@ def test_changes_and_failures_are_told_and_stop_nothing(tmp_path: Path):
                  "same": notebook(("print('same')", [printed("same\n")]))}
     for name, cells in committed.items():
         (tmp_path / f"{name}.ipynb").write_text(json.dumps(cells))
-    command = [sys.executable, "-m", "tests.support.run_notebooks", *sorted(tmp_path.glob("*.ipynb"))]
-    checked = subprocess.run([*command, "--check"], cwd=ROOT, capture_output=True, text=True)
+    tool = "tests.support.run_notebooks"
+    checked = run_module([tool, *sorted(map(str, tmp_path.glob("*.ipynb"))), "--check"], ROOT)
     assert checked.returncode == 1 and "ZeroDivisionError" in checked.stderr
     assert "    -old\n    +new\n" in checked.stdout and re.search(r"\| same \| \d+\.\d \| \d+\.\d \|", checked.stdout)
     assert "2 run; text outputs changed in: changed; failed: broken" in checked.stdout
@@ -52,7 +51,7 @@ def test_changes_and_failures_are_told_and_stop_nothing(tmp_path: Path):
         assert json.loads((tmp_path / f"{name}.ipynb").read_text()) == cells, "it worked on a copy"
 
     changed = tmp_path / "changed.ipynb"
-    done = subprocess.run([*command[:3], changed], cwd=ROOT, capture_output=True, text=True)
+    done = run_module([tool, str(changed)], ROOT)
     assert done.returncode == 0 and "changed in: changed; failed: none" in done.stdout
     assert json.loads(changed.read_text())["cells"][0]["outputs"] == [printed("new\n")]
-    assert subprocess.run([*command[:3], "nowhere.ipynb"], cwd=ROOT, capture_output=True).returncode == 2
+    assert run_module([tool, "nowhere.ipynb"], ROOT).returncode == 2

@@ -30,6 +30,7 @@ from srgan_nb.stages import SRResNetStage, first_generator
 from srgan_nb.trainer import Interrupted, Trainer, train
 from tests.conftest import ROOT
 from tests.support.kills import killed_at_change
+from tests.support.processes import run_module
 from tests.support.small_runs import SMALL, SMALL_GAN, assert_same, final_state, run_settings
 
 
@@ -300,8 +301,7 @@ def test_cuda_follows_the_cpu(stage, precision, photos, trained, tmp_path):
 
 def torchrun(module: str, *arguments: str) -> subprocess.CompletedProcess:
     "Runs a module with these arguments in two processes."
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", module]
-    return subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
+    return run_module(["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", module, *arguments], ROOT)
 
 
 def flags(settings_changes: dict) -> list[str]:

@@ -35,6 +35,7 @@ from srgan_nb.upscale_files import TargetSize, upscale_file, upscale_files, upsc
 from srgan_nb.upscaling import Upscaler, bytes_of, upscale, upscale_widget
 from tests.conftest import ROOT
 from tests.support.kills import killed_at_change
+from tests.support.processes import run_module
 
 
 def tiny(scale: int = 4) -> Generator:
@@ -1111,10 +1112,8 @@ def test_four_processes_share_a_folder(tmp_path: Path) -> None:
     make_folder(tmp_path / "in")
     for number in range(8):
         RGB.save(tmp_path / f"in/{number}.png")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4", "-m", "srgan_nb", "upscale",
-               str(tmp_path / "in"), str(tmp_path / "out"), "--model", "bicubic"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = run_module(["torch.distributed.run", "--standalone", "--nproc-per-node=4", "-m", "srgan_nb", "upscale",
+                       str(tmp_path / "in"), str(tmp_path / "out"), "--model", "bicubic"], ROOT)
     assert "11 enlarged, 0 already there, 2 failed" in done.stderr and done.stderr.count("enlarged,") == 1
     again = upscale_folder(tmp_path / "in", tmp_path / "out", Upscaler("bicubic"), progress=False)
     assert len(again.kept) == 11 and not again.done and len(again.failed) == 2

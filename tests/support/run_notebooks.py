@@ -10,19 +10,23 @@ that tell a time, a speed or a memory. A notebook that fails does not stop the o
 import argparse
 import difflib
 import json
+import os
 import re
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbdev.clean import nbdev_clean
+
 from tests.support.environment import prepare_environment
 
 ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
 MEASURED = re.compile(r"\d\s*(?:µs|us|ms|s|sec|seconds?|min|minutes?|h|hours?|GB|MB|it/s|steps/s|patches/s)\b"
                       r"|\b(?:per second|times (?:as|faster|slower)|faster|slower|seconds|megapixels)\b")
 
@@ -43,9 +47,11 @@ def text_outputs(notebook: dict) -> list[str]:
 
 
 def run(path: Path) -> None:
-    "Executes a notebook in place and cleans it. Raises `CalledProcessError`, its stderr with the traceback."
-    subprocess.run([BIN / "jupyter", "execute", "--inplace", path], check=True, capture_output=True, text=True)
-    subprocess.run([BIN / "nbdev_clean", "--fname", path], cwd=ROOT, check=True, capture_output=True, text=True)
+    "Executes a notebook in place and cleans it. Raises `CellExecutionError`, which says the cell and its traceback."
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=None, resources={"metadata": {"path": path.parent}}).execute()
+    nbformat.write(notebook, path)
+    nbdev_clean(path)
 
 
 def processor_seconds() -> float:
@@ -71,17 +77,19 @@ def main() -> int:
     prepare_environment()
     if missing := [str(path) for path in options.notebooks if not path.is_file()]:
         parser.error(f"no such notebook: {', '.join(missing)}")
+    paths = [path.absolute() for path in options.notebooks]
+    os.chdir(ROOT)  # nbdev finds its settings there
     changed, failed, table = [], [], []
     with tempfile.TemporaryDirectory() as temporary:
-        for path in map(Path.absolute, options.notebooks):
+        for path in paths:
             before = json.loads(path.read_text(encoding="utf-8"))
             path = copied(path, Path(temporary)) if options.check else path
             start, work = time.perf_counter(), processor_seconds()
             try:
                 run(path)
-            except subprocess.CalledProcessError as failure:
+            except CellExecutionError as failure:
                 failed.append(path.stem)
-                print(f"{path.name} failed\n{failure.stdout}{failure.stderr}", file=sys.stderr, flush=True)
+                print(f"{path.name} failed\n{failure}", file=sys.stderr, flush=True)
                 continue
             seconds, work = time.perf_counter() - start, processor_seconds() - work
             table.append(f"| {path.stem} | {seconds / 60:.1f} | {work / 60:.1f} |")
