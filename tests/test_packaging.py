@@ -11,6 +11,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.conftest import ROOT
 
@@ -36,23 +37,36 @@ def module(*arguments: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module")
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    "A folder with the sdist and with the wheel that was built from it."
-    source, dist = (tmp_path_factory.mktemp(name) for name in ("source", "dist"))
+def build(folder: Path) -> None:
+    "folder/dist: the sdist and the wheel that was built from it; folder/target: the wheel, by pip install --no-deps."
+    (folder / "source").mkdir(parents=True)
     for name in SOURCES:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, source / name)
-    module("build", "--no-isolation", "--outdir", dist, source)
-    return dist
+        copy(ROOT / name, folder / "source" / name)
+    module("build", "--no-isolation", "--outdir", folder / "dist", folder / "source")
+    module("pip", "install", "--no-deps", "--target", folder / "target", next((folder / "dist").glob("*.whl")))
 
 
-@pytest.fixture(scope="module")
-def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    "The wheel, by pip install --no-deps, in an otherwise empty folder."
-    target = tmp_path_factory.mktemp("target")
-    module("pip", "install", "--no-deps", "--target", target, next(dist.glob("*.whl")))
-    return target
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    "The folder that `build` filled, once for all workers."
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "built"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "target").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            build(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dist(built: Path) -> Path:
+    return built / "dist"
+
+
+@pytest.fixture(scope="session")
+def installed(built: Path) -> Path:
+    return built / "target"
 
 
 def settings() -> configparser.SectionProxy:
