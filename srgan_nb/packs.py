@@ -408,7 +408,6 @@ def pack_photos(photos: str | Path | Iterable, scale: int = 4, cache: str | Path
 # %% ../nbs/43_packs.ipynb #04red002
 def _write_copies(photos: str | Path | Iterable, out: str | Path, copies: Callable, leave_out: int = 0) -> Path:
     "Writes the pictures {subfolder: picture} that `copies(photo, its number)` makes of each photo into a new folder."
-    from torchvision.transforms.v2.functional import gaussian_blur  # torchvision takes seconds to import
     out, files = Path(out), photo_files(photos)[1]
     if out.exists():
         raise UserError(f"{out} is there: name a new folder")
@@ -442,6 +441,7 @@ def degrade_photos(photos: str | Path | Iterable, out: str | Path, scale: int = 
     deviation from `noise`, of 255) and through a JPEG file (a quality from `jpeg`); the same for a seed. All PNG.
     Returns the new folder, which appears whole. Raises `UserError` where it is there, or a file is no photograph.
     """
+    from torchvision.transforms.v2.functional import gaussian_blur  # torchvision takes seconds to import
     def to_image(pixels: torch.Tensor) -> Image.Image:
         return Image.fromarray(pixels.round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
 
