@@ -85,6 +85,12 @@ def test_python(desk: Path) -> None:
     for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
         done = subprocess.run([sys.executable, "-c", block], cwd=desk, text=True, capture_output=True)
         assert done.returncode == 0, done.stderr
+    from PIL import Image, ImageChops
+
+    from srgan_nb import upscale
+    with Image.open(desk / "photo_onnx.png") as by_onnx:  # the block that needs neither torch nor this package
+        difference = ImageChops.difference(by_onnx, upscale(desk / "photo.jpg"))
+    assert max(high for _, high in difference.getextrema()) <= 1
 
 
 def answers(log: Path) -> bool:
