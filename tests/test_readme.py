@@ -27,7 +27,7 @@ BY_MAKE = {  # command -> what make starts, and the test that runs it
     "make test": ('python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal -m "not browser"', "this run"),
     "make lab": ("jupyter lab", "tests/test_readme.py::test_make_lab_serves_the_start_page"),
 }
-SMALL = "--discriminator-channels 4 --discriminator-dense 8 --batch-size 2 --patch-size 32 --held-out 1"
+SMALL = "--discriminator-channels 4 --discriminator-dense 8 --batch-size 2 --patch-size 48 --held-out 1"
 SHORTENED = {  # how a command begins -> what makes it short
     "srgan_train srresnet --data": f"--steps 2 {SMALL}",
     "srgan_train srgan --init": f"--steps 1 --content MSE --adversarial-weight 0.001 {SMALL}",
