@@ -67,7 +67,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], **notes: Any) 
 def read_notes(path: str | Path) -> dict[str, Any]:
     """The notes in the header of a safetensors file; loads no tensors.
 
-    Raises `UserError` where there is no such file or it is of another kind.
+    Raises `UserError` where there is no such file or it is of a different kind.
     """
     path = Path(path)
     if not path.is_file():
@@ -97,7 +97,7 @@ def save_state(path: str | Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
-    """The tree that `save_state` wrote; tensors on the CPU. Raises `UserError` for another kind of file."""
+    """The tree that `save_state` wrote; tensors on the CPU. Raises `UserError` for a different kind of file."""
     tensors, notes = read_tensors(path)
     if notes.get("format") != STATE_FORMAT:
         raise UserError(f"{path}: not a training state of srgan_nb (it calls itself {notes.get('format')!r})")

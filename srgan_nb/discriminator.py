@@ -74,7 +74,7 @@ class PatchDiscriminator(nn.Module):
         self.features = nn.Sequential(*layers, spectral_norm(nn.Conv2d(before, 1, 3, padding=1)))
 
     def prepared(self, images: Tensor) -> Tensor:
-        "What the first convolution takes: (N, 3, H, W) in [-1, 1], grey where D sees luma alone."
+        "What the first convolution takes: (N, 3, H, W) in [-1, 1], grey where D sees only luma."
         return to_signed(rgb_to_grayscale(images, 3) if self.luma else images)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -156,8 +156,8 @@ class Model:
 def find_model(model: str | Path | Callable, scale: int | None = None, device: str = "auto") -> Model:
     """A `Model` from a name, a path or a module, as `upscaling.find_network` takes them, or from a function.
 
-    `scale` is needed only by bicubic and functions that enlarge by another factor than 4. Functions get tensors on the
-    CPU; modules go to `device`, into evaluation mode. Raises `UserError` where a generator has another scale.
+    `scale` is needed only by bicubic and functions that enlarge by a factor other than 4. Functions get tensors on the
+    CPU; modules go to `device`, into evaluation mode. Raises `UserError` where a generator has a different scale.
     """
     name = str(model) if isinstance(model, str | Path) else getattr(model, "__name__", type(model).__name__)
     network, place = find_network(model, scale), choose_device(device)
@@ -200,7 +200,7 @@ def score(sr: Tensor, hr: Tensor, lpips_net: str | None = None) -> dict:
 class Evaluation:
     """What `evaluate` returns: `rows` by `score`, each with its "name", and what was `omitted`, (name, reason).
 
-    `texture` has the patches of all pictures where it was asked for; its figures are in the means alone.
+    `texture` has the patches of all pictures where it was asked for; its figures are only in the means.
     """
 
     dataset: str
@@ -229,7 +229,7 @@ class Evaluation:
 
     @property
     def difference(self) -> dict[str, float]:
-        """Ours less the paper's, under the paper's own rules."""
+        """Ours minus the paper's, under the paper's own rules."""
         return {name: self.mean_own_grey[name] - value for name, value in self.paper.items()}
 
 # %% ../nbs/65_evaluation.ipynb #071a7c6b
@@ -256,7 +256,7 @@ def made_elsewhere(folder: str | Path, scale: int = 4) -> Model:
 def read_made(folder: Path, name: str, hr: Tensor, scale: int) -> Tensor:
     """The picture (3, H, W) in [0, 1] that belongs to an HR (3 or 1, H, W), which may have lost less than `scale` lines.
 
-    Raises `UserError` where there is none, or several, or it has another size.
+    Raises `UserError` where there is none, or several, or its size is wrong.
     """
     files = sorted(path for path in folder.iterdir() if path.is_file())
     found = ([path for path in files if path.stem == name]
@@ -276,8 +276,7 @@ def enlarge_dataset(dataset: str | Path, model: Model, limit: int | None = None,
     """The pictures of a set, enlarged one by one: (name, LR, SR, HR), the tensors (C, H, W).
 
     Pictures that can't be read, or that a `made` model lacks, are left out; (name, reason) is added to `omitted`.
-    `limit`: the first so many pictures.
-    Raises `UserError` where the model does not enlarge by its scale.
+    `limit`: the first so many pictures. Raises `UserError` where the model does not enlarge by its scale.
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}: the first how many pictures?")
@@ -375,9 +374,8 @@ def perception_distortion(first: Generator, second: Generator, pairs: Sequence[t
                           lpips_net: str | None = "squeeze") -> list[dict[str, float]]:
     """PSNR on Y and LPIPS along the road from `first` to `second`: rows of "amount", "psnr_y" (dB), "lpips".
 
-    pairs: (lr, hr), each (3, h, w) and (3, scale*h, scale*w) in [0, 1]; the scores are means over them. Without a
-    `lpips_net` there is no "lpips". Lower LPIPS is better. (The plane of Blau
-    and Michaeli 2018 has a score without HR in its place.)
+    pairs: (lr, hr), each (3, h, w) and (3, scale*h, scale*w) in [0, 1]; the scores are means over them, "lpips" only
+    with a `lpips_net`; lower is better. (In its place the plane of Blau and Michaeli 2018 has a score without HR.)
     """
     rows = []
     for amount in amounts:

@@ -45,9 +45,8 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; when the block ends well, that file replaces `path` at once.
 
     The bytes are on the disk (fsync) before the rename, so a reader, a crash or a power cut sees the old file or the
-    new one, never a part. When the block raises, Ctrl-C included, the temporary file goes and `path` stays as it was.
-    A killed process can leave the temporary file behind: its name begins with a dot and holds ".part".
-    Raises `UserError` where `check_place` does.
+    new one, never a part. When the block raises, Ctrl-C included, the temporary file goes and `path` stays as it was;
+    a killed process leaves it, named .*.part.*. Raises `UserError` where `check_place` does.
     """
     path = Path(path)
     check_place(path)
@@ -107,10 +106,7 @@ def flush_to_disk(path: str | Path) -> None:
 def check_free_space(folder: str | Path, needed: int, purpose: str) -> None:
     """Raises `UserError` when the disk that holds `folder`, which need not exist yet, has under `needed` bytes free."""
     folder = Path(folder).absolute()
-    existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
-    if existing is None:
-        raise UserError(f"{folder}: there is no such disk")
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(next((place for place in (folder, *folder.parents) if place.exists()), folder)).free
     if free < needed:
         raise UserError(f"{purpose} needs {needed / 1e6:,.0f} MB, {folder} has {free / 1e6:,.0f} MB free: make room")
 
@@ -120,7 +116,7 @@ def locked(path: str | Path, busy: str | None = None) -> Iterator[None]:
     """Only one process at a time is inside the block; the system opens the lock when its holder ends, however it ends.
 
     `path`: a file that is made for the purpose, in a folder that is made where it is missing. Waits for its turn; with
-    `busy`, a sentence, it raises `UserError` with that sentence in place of waiting.
+    `busy`, a sentence, it raises `UserError` with that sentence instead of waiting.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     try:

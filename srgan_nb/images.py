@@ -30,7 +30,7 @@ def demo_photo(name: str) -> Path:
     """The path of a photograph that comes with an installed package.
 
     `name`: astronaut, chelsea, coffee, hubble, rocket (scikit-image) or hopper (matplotlib).
-    Raises `UserError` for another name, or when the package is not installed.
+    Raises `UserError` for an unknown name, or when the package is not installed.
     """
     if name not in DEMO_PHOTOS:
         raise UserError(f"no demo photo {name!r}: choose one of {', '.join(DEMO_PHOTOS)}")
@@ -104,8 +104,8 @@ def open_image(path: str | Path) -> Image.Image:
     """Reads a picture file whole, turned upright as its EXIF says, in its own mode; of several frames the first.
 
     PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000 and AVIF, known by their content, not by their name. Raises
-    `UserError` with one clear line for a missing, broken or truncated file, for another format, for more pixels than
-    Pillow allows (179 million), and for the two layouts of 16-bit TIFF that it misreads.
+    `UserError` with one clear line for a missing, broken or truncated file, an unknown format, more pixels than
+    Pillow allows (179 million), and the two layouts of 16-bit TIFF that it misreads.
     """
     formats = [name for name in _READABLE if name in Image.registered_extensions().values()]
     try:

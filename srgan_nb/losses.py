@@ -18,7 +18,7 @@ class PixelLoss(nn.Module):
     """The pixel-wise content loss: mean squared ("mse") or mean absolute ("l1") difference on [-1, 1], times `scale`.
 
     `sr`, `hr`: (N, 3, H, W) in [0, 1]; the signed range is made inside. Returns a scalar.
-    Raises `UserError` for another `kind`, `ValueError` when the shapes differ.
+    Raises `UserError` for an unknown `kind`, `ValueError` when the shapes differ.
     Source: the paper's equation 4; section 3.2 for the range. L1 is not in the paper.
     """
 
@@ -155,7 +155,7 @@ class VGGContentLoss(nn.Module):
     `pool`: "max", or "avg" for a gradient with less fine grain. `share`: the part of a batch that is looked at, from
     its first picture on, at least one; a small share is fast, and right in the mean where batches are drawn at random.
     `sr`, `hr`: (N, 3, H, W) in [0, 1], normalised inside as ImageNet's pictures were. Returns a scalar.
-    No parameter learns; gradient flows to `sr` alone. Raises `UserError` for weights that can't be had, `ValueError`
+    No parameter learns; gradient flows only to `sr`. Raises `UserError` for weights that can't be had, `ValueError`
     when the shapes differ. Source: section 2.2.1, equation 5; `relative` and `share` are this project's.
     """
 
@@ -213,8 +213,8 @@ def content_loss(name: str = "VGG54", weights: str | Path | None = "imagenet", s
                  **vgg: Any) -> PixelLoss | VGGContentLoss:
     """The content loss by its name: "MSE", "VGG22" or "VGG54" as in the paper's section 3.4; "L1", "VGG22+VGG31".
 
-    `weights` and `vgg` (`pool`, `network`, `relative`, `share`: see `VGGContentLoss`) are for the VGG losses alone.
-    Call it as loss(sr, hr), images in [0, 1]. Another name raises `UserError`.
+    `weights` and `vgg` (`pool`, `network`, `relative`, `share`: see `VGGContentLoss`) are only for the VGG losses.
+    Call it as loss(sr, hr), images in [0, 1]. Raises `UserError` for an unknown name.
     """
     if name in ("MSE", "L1"):
         return PixelLoss(name.lower(), scale)
@@ -260,7 +260,7 @@ def adversarial_loss(fake_logits: Tensor, real_logits: Tensor | None = None) -> 
     0 when D takes every SR for a photograph, log 2 when it can't tell. With `real_logits`, D's logits for the HR of
     the same patches, it is relativistic: SR is to look more real than the mean of all HR, and HR less real than the
     mean of all SR; 2 log 2 when D can't tell.
-    Source: equation 6, mean instead of sum; Jolicoeur-Martineau 2018, "RaSGAN", for the relativistic one.
+    Source: equation 6, a mean instead of the sum; Jolicoeur-Martineau 2018, "RaSGAN", for the relativistic one.
     """
     fake_logits = fake_logits.float()
     if real_logits is None:
@@ -332,7 +332,7 @@ class DiscriminatorContentLoss(nn.Module):
     """How differently the layers of a `PatchDiscriminator` see SR and HR, relative to what they see in HR, times `scale`.
 
     `sr`, `hr`: (N, 3, H, W) in [0, 1]. Returns a scalar, 0 for equal pictures. Call it while D is `frozen`: gradient
-    then flows to `sr` alone. Source: Salimans et al. 2016, "feature matching"; not in the paper.
+    then flows only to `sr`. Source: Salimans et al. 2016, "feature matching"; not in the paper.
     """
 
     def __init__(self, discriminator: PatchDiscriminator, scale: float = 1.0):

@@ -423,7 +423,7 @@ def _write_copies(photos: str | Path | Iterable, out: str | Path, copies: Callab
 def reduce_photos(photos: str | Path | Iterable, out: str | Path, factor: float, leave_out: int = 0) -> Path:
     """Writes bicubic copies of photographs, `factor` times smaller, as PNG files of the same names in a new folder.
 
-    leave_out: the last so many by name get no copy, for a run that holds them out would learn from their copies.
+    leave_out: the last so many by name get no copy: a run that holds them out would learn from their copies.
     Returns the folder, which appears whole. Raises `UserError` where it is there, or a file is no photograph.
     """
     def reduced(photo: Image.Image, number: int) -> dict[str, Image.Image]:

@@ -80,11 +80,11 @@ def as_float(images: Tensor) -> Tensor:
 
 # %% ../nbs/44_patches.ipynb #622fe36b
 class PatchSampler:
-    """Random aligned LR/HR patches from a pack; what a step sees depends on (seed, step) alone.
+    """Random aligned LR/HR patches from a pack; what a step sees depends only on (seed, step).
 
     Every position whose HR corner is a multiple of the scale is equally likely, with `augment` each of the eight
-    flips and quarter turns, and with `recolour` each order of the colours and its negative. The patches of a batch are
-    of different photos where there are enough (section 3.2).
+    flips and quarter turns, with `recolour` each order of the colours and its negative. Of enough photos, the patches
+    of a batch are all of different ones (section 3.2).
     """
     def __init__(self, pack: Pack, patch_size: int = 96, batch_size: int = 16, seed: int = 0, augment: bool = True,
                  recolour: bool = False):
@@ -92,17 +92,13 @@ class PatchSampler:
         if patch_size <= 0 or patch_size % pack.scale:
             raise UserError(f"patch size {patch_size} is not a multiple of the scale {pack.scale}")
         if smallest < patch_size:
-            raise UserError(f"the pack holds photos of only {smallest} pixels: choose a patch_size up to that, "
-                            f"or pack with minimum={patch_size}")
+            raise UserError(f"photos of only {smallest} pixels: lower patch_size, or pack with minimum={patch_size}")
         self.pack, self.patch_size, self.batch_size, self.seed = pack, patch_size, batch_size, seed
         self.augment, self.recolour = augment, recolour
         self.sizes = [(photo.height // pack.scale, photo.width // pack.scale) for photo in pack.photos]
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor]:
-        """LR (N, 3, p/scale, p/scale) and HR (N, 3, p, p), uint8, channels last in memory, on the CPU.
-
-        N is batch_size / world: the share of process number `rank` of `world`. Together the shares are the batch.
-        """
+        "LR (N, 3, p/scale, p/scale), HR (N, 3, p, p), uint8, channels last, on the CPU; N = batch_size / world: `rank`'s share."
         if self.batch_size % world:
             raise UserError(f"a batch of {self.batch_size} can't be shared equally by {world} processes")
         pack, scale, size, small = self.pack, self.pack.scale, self.patch_size, self.patch_size // self.pack.scale

@@ -50,7 +50,7 @@ def table_rows(result: Evaluation) -> list[dict]:
 
 # %% ../nbs/66_reports.ipynb #8807fdd0
 def to_markdown(results: Sequence[Evaluation], pictures: bool = True) -> str:
-    """Evaluations as Markdown tables, one a set and model; without `pictures` the means alone.
+    """Evaluations as Markdown tables, one a set and model; without `pictures` only the means.
 
     "own grey" marks what is scored on the picture's own 0-255, as in the paper; the difference is taken from there.
     """
@@ -99,7 +99,7 @@ FORMS = {".md": to_markdown, ".csv": to_csv, ".json": to_json}
 
 
 def check_report(path: str | Path) -> None:
-    """Raises `UserError` where `save_report` could not write: for another ending, or a place where no file can be."""
+    """Raises `UserError` where `save_report` could not write: an unknown ending, or a place where no file can be."""
     if Path(path).suffix.lower() not in FORMS:
         raise UserError(f"{path}: the table's file must end in {', '.join(FORMS)}")
     check_place(path)

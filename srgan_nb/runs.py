@@ -50,7 +50,7 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 def read_rows(path: Path) -> list[dict[str, float]]:
     """The rows of a CSV as numbers; none where there is no file. What is empty in a row it lacks, a torn one is left out.
 
-    Raises `UserError` for a table that another program has saved in another form.
+    Raises `UserError` for a table that a different program has saved in its own form.
     """
     try:
         return [{name: float(value) for name, value in row.items() if name and value} for row in
@@ -255,7 +255,7 @@ class Checkpointer:
     def restore(self, stage: Any, state: RunState) -> list[str]:
         """Puts stage and state back as the newest checkpoint has them; returns what is wrong with newer ones.
 
-        Raises `UserError` where it is of other photographs, of a later step than the last one wanted, or incomplete.
+        Raises `UserError` where it is of different photographs, beyond the last step wanted, or incomplete.
         """
         saved, problems = self.newest()
         if saved is None:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from .bicubic import bicubic_resize
 from .checkpoints import check_name, load_generator
@@ -54,7 +55,7 @@ class Bicubic(TwoStages):
 def find_network(model: str | Path | Callable, scale: int | None = None) -> Any:
     """The network that `model` means: "bicubic", a name or path for `load_generator`, or a module, as it is.
 
-    `scale`: bicubic's, 4 by default; trained networks have their own. Raises `UserError` where that is another.
+    `scale`: bicubic's, 4 by default; trained networks have their own. Raises `UserError` where that is different.
     """
     if model == "bicubic":
         check_name(model)
@@ -171,8 +172,6 @@ def _run(upscaler: Upscaler, images: Tensor, memory: float, smooth: bool = False
     dtype = torch.float32 if bicubic else upscaler.dtype
     if not upscaler.progress or sys.stderr is None:  # a service, or Windows without a console
         return enlarge_in_tiles(network, images, memory, device, dtype)
-    from tqdm.auto import tqdm
-
     with tqdm(total=len(images) * images[0, 0].numel() * network.scale**2, unit="px", unit_scale=True) as bar:
         return enlarge_in_tiles(network, images, memory, device, dtype, bar.update)
 
@@ -294,9 +293,7 @@ def upscale_widget(model: str | Path | nn.Module = "srgan", picture: str | Path 
 
     def show(_=None):
         joined = before_after(*pair, slider.value) if pair else Image.new("RGB", (1, 1), "white")
-        file = BytesIO()
-        joined.save(file, "PNG")
-        view.value, view.layout.width = file.getvalue(), f"{joined.width}px"
+        view.value, view.layout.width = joined._repr_png_(), f"{joined.width}px"
 
     def load(source: str | Path | BytesIO | Image.Image):
         try:

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from srgan_nb.files import write_atomically
 from tests.conftest import ROOT
 from tests.support.environment import private_environment
 from tests.support.kills import killed_at_change
+from tests.support.notebooks import NOTEBOOKS, cells
 from tests.support.opens import watched_opens
 from tests.support.waiting import wait_for, wait_for_rest
 
@@ -94,6 +96,11 @@ def test_nothing_under_test_is_replaced() -> None:
         "Trainer.fit", "srgan_nb.packs.inspect"}
     assert replacements("with mock.patch.object(Pack, 'lr', f), mock.patch('srgan_nb.cli.meant'): pass") == {
         "Pack.lr", "srgan_nb.cli.meant"}
+
+
+def test_notebooks_replace_nothing() -> None:
+    code = "\n".join(cell["source"] for path in NOTEBOOKS for cell in cells(path, "code"))
+    assert replacements(re.sub(r"^[%!].*$", "", code, flags=re.MULTILINE)) == set()
 
 
 def test_what_is_opened_is_seen_and_can_be_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from srgan_nb.errors import UserError
-from srgan_nb.generator import Generator, PixelShuffle, UpsampleBlock, balance_, grid_energy, icnr_
+from srgan_nb.generator import Generator, PixelShuffle, UpsampleBlock, balance_, grid_energy
 from srgan_nb.images import luma, read_image
 
 
@@ -44,16 +44,7 @@ def test_wrong_numbers_of_channels_are_explained():
     with pytest.raises(UserError, match="multiple of 4"):
         PixelShuffle(2)(torch.randn(1, 6, 4, 4))
     with pytest.raises(UserError, match="multiple of 9"):
-        icnr_(torch.empty(8, 4, 3, 3), factor=3)
-
-
-@pytest.mark.parametrize("factor", [2, 3, 4])
-def test_icnr_enlarges_by_nearest_neighbour_and_draws_as_pytorch_does(factor):
-    torch.manual_seed(0)
-    usual, block = UpsampleBlock(32, factor), UpsampleBlock(32, factor, icnr=True)
-    y = block(torch.randn(1, 32, 7, 7))
-    assert torch.equal(y, y[..., ::factor, ::factor].repeat_interleave(factor, -1).repeat_interleave(factor, -2))
-    assert block.conv.weight.std().item() == pytest.approx(usual.conv.weight.std().item(), rel=0.05)
+        balance_(torch.nn.Conv2d(4, 8, 3), factor=3)
 
 
 def test_grid_energy_of_a_batch_is_that_of_its_pictures():
