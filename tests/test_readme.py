@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.figures import FIGURES, figure
 from tests.support.processes import run_module
 from tests.support.waiting import wait_for
 
@@ -149,6 +150,12 @@ def test_without_make(tmp_path: Path) -> None:
 def test_table_names_every_notebook() -> None:
     listed = re.findall(r"^\| \[(\w+)\]\(nbs/\1\.ipynb\) \|", README, re.MULTILINE)
     assert listed == sorted(path.stem for path in (ROOT / "nbs").glob("[0-9]*.ipynb"))
+
+
+@pytest.mark.parametrize("path", FIGURES)
+def test_pictures_are_the_notebooks_figures(path: str) -> None:
+    assert (ROOT / path).read_bytes() == figure(*FIGURES[path]), "python -m tests.support.figures takes it anew"
+    assert f"]({path})" in README
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
