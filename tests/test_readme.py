@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from srgan_nb.settings import PRESETS, settings_for
 from tests.conftest import ROOT
 from tests.support.figures import FIGURES, figure
 from tests.support.processes import run_module
@@ -145,6 +146,15 @@ def test_without_make(tmp_path: Path) -> None:
     assert (folder / "__editable__.srgan_nb-0.1.0.pth").read_text().strip() == str(tmp_path), "as type checkers need it"
     assert "srgan_demo" in said(f"{demo} --help")
     assert said(f"{lab} --version") and "pytest" in said(f"{test} --version")
+
+
+def test_the_table_of_hours_is_of_the_presets_and_adds_up() -> None:
+    rows = re.findall(r"^\| (\w+) \| (srresnet|srgan) \| (\d+) \| ([\d.]+) \| ([\d,]+) \| ([\d.]+) \|$", README, re.MULTILINE)
+    assert {(stage, preset) for preset, stage, *_ in rows} == PRESETS.keys()
+    for preset, stage, patches, seconds, updates, hours in rows:
+        settings = settings_for(stage, preset, init="srresnet")
+        assert (int(patches), updates, settings.patch_size) == (settings.batch_size, f"{settings.steps:,}", 96)
+        assert float(hours) == pytest.approx(settings.steps * float(seconds) / 3600, rel=0.05)
 
 
 def test_table_names_every_notebook() -> None:

@@ -315,7 +315,7 @@ def flags(settings_changes: dict) -> list[str]:
 @pytest.mark.slow
 def test_two_processes_equal_one_at_the_same_global_batch(photos, trained, tmp_path):
     "Two begin, two go on, one ends it; against one that begins, goes on and ends it at the same steps."
-    recipes = {"srresnet": ("srresnet", {"accumulate": 2}), "srgan": ("srgan", {"init": str(trained)}),
+    recipes = {"srresnet": ("srresnet", {"accumulate": 2, "patience": 9}), "srgan": ("srgan", {"init": str(trained)}),
                "steadier": ("srgan", {"init": str(trained), **STEADIER})}
 
     def trainings(by: str, *steps: int) -> list[list[str]]:
