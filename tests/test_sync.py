@@ -197,6 +197,17 @@ def test_solutions_are_folded(judged: Path) -> None:
     assert not [cell["source"] for cell in cells(judged) if "outputs_hidden" in cell["metadata"].get("jupyter", {})]
 
 
+@pytest.mark.parametrize("path", [path for path in LESSONS if path.stem < "3"], ids=lambda path: path.stem)
+def test_exercises_wait_to_be_filled_in(judged: Path) -> None:
+    "Each is a cell that says so as it stands, and knows every name that it uses; the last question is open and has none."
+    asked = section(judged, "## Exercises")
+    stubs, texts = asked[::2], asked[1::2]
+    assert len(stubs) == len(texts) >= 1 and "Open: " in texts[-1]["source"]
+    for stub in stubs:
+        said = "".join(line for output in stub["outputs"] for line in output["text"])
+        assert "with exercise():" in stub["source"] and said.startswith("not yet: ") and "not defined" not in said
+
+
 def headings(path: Path) -> set[str]:
     "The anchors that JupyterLab gives the headings of a notebook."
     text = "\n".join(re.sub(r"```.*?```", "", cell["source"], flags=re.DOTALL) for cell in cells(path, "markdown"))
