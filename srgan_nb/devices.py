@@ -55,7 +55,7 @@ class Precision:
     "float32"; "bfloat16": autocast, no scaling needed; "float16": autocast, with the loss scaled so that small
     gradients don't vanish (Micikevicius et al., 2018). Weights and optimiser states stay float32 throughout.
     clip: the longest gradient, over all weights of an optimiser; a longer one is shortened (Pascanu et al., 2013).
-    Raises `UserError` for another name, or float16 elsewhere than on CUDA.
+    Raises `UserError` for an unknown name, or float16 elsewhere than on CUDA.
     """
 
     def __init__(self, name: str = "float32", device: torch.device | str = "cpu", clip: float | None = None):
@@ -88,13 +88,13 @@ class Precision:
         return self.scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        "Goes on with a saved factor; a run that was in another format until now has none, and begins a new one."
+        "Goes on with a saved factor; a run that was in a different format until now begins a new one."
         if state:
             self.scaler.load_state_dict(state)
 
 # %% ../nbs/57_scaling_up.ipynb #c2e23d90
 def keep_freed_memory() -> None:
-    """Tells glibc to keep freed memory for the next step in place of handing it back to the system; elsewhere nothing.
+    """Tells glibc to keep freed memory for the next step instead of handing it back to the system; elsewhere nothing.
 
     A training step frees and asks for the same big tensors again and again; each return costs page faults.
     """

@@ -39,7 +39,7 @@ def srresnet_update(generator: nn.Module, optimizer: Optimizer, content: nn.Modu
     precision.step(optimizer)
     return means_of(rows)
 
-# %% ../nbs/19_training.ipynb #16223614
+
 def verdicts(real_logits: Tensor, fake_logits: Tensor, relativistic: bool = False) -> dict[str, Tensor]:
     """D's mean probabilities "real" = D(HR) and "fake" = D(G(LR)), scalars, from its logits.
 
@@ -49,7 +49,7 @@ def verdicts(real_logits: Tensor, fake_logits: Tensor, relativistic: bool = Fals
         real_logits, fake_logits = real_logits - fake_logits.mean(), fake_logits - real_logits.mean()
     return {"real": real_logits.sigmoid().mean(), "fake": fake_logits.sigmoid().mean()}
 
-
+# %% ../nbs/19_training.ipynb #16223614
 def srgan_update(generator: nn.Module, discriminator: nn.Module, generator_optimizer: Optimizer,
                  discriminator_optimizer: Optimizer, perceptual: PerceptualLoss, lr: Tensor, hr: Tensor,
                  precision: Precision | None = None, probe: Tensor | None = None, penalty: float = 0.0,
@@ -101,7 +101,7 @@ def orthogonalize(matrices: Tensor, rounds: int = 5) -> Tensor:
     """Matrices (..., m, n) with the same singular vectors, but singular values near 1, where they were not tiny.
 
     By Newton's and Schulz's method: each round maps every singular value s to 3.4445 s - 4.775 s^3 + 2.0315 s^5,
-    in matrix products alone. A matrix of zeros stays one. Source of the coefficients: Jordan et al. 2024, "Muon".
+    in matrix products only. A matrix of zeros stays one. Source of the coefficients: Jordan et al. 2024, "Muon".
     """
     wide = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
     wide = wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # so no singular value is above 1

@@ -92,7 +92,7 @@ def validated_enough(trainer: "Trainer", unseen: Pack) -> bool:
     trainer.reporter.say(f"ends at step {trainer.state.step}: no better score in {counted(patience, 'validation')}")
     return True
 
-
+# %% ../nbs/56_trainer.ipynb #56train1
 def train(trainer: "Trainer", batches: Batches, unseen: Pack, asked: list[int]) -> bool:
     """The loop, of either stage, with the parts of a trainer; whether it was asked to stop before the last batch.
 
@@ -159,7 +159,7 @@ class Trainer:
 
     `Trainer(settings).fit()` starts a run, `Trainer.resume(folder).fit()` continues one, on the CPU bit for bit.
     `live` draws curves in a notebook, `quiet` prints nothing; `earlier`, the settings until now, is for `resume`.
-    `before_update` looks in: it is called as before_update(trainer, lr, hr), floats in [0, 1], and may return another
+    `before_update` looks in: it is called as before_update(trainer, lr, hr), floats in [0, 1], and may return a different
     batch. Building one writes nothing. Raises `UserError` where something does not fit, before any work.
     """
 

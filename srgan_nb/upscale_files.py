@@ -237,9 +237,9 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
     """Enlarges every picture below `source` into the same place below `target`; a bad one does not stop the others.
 
     A picture that is there already is kept, unless `force`: an interrupted run goes on where it stopped.
-    `file_format`: "png", "jpg", ... for all, in place of each file's own. Hidden files, other files than pictures and
+    `file_format`: "png", "jpg", ... for all, instead of each file's own. Hidden files, other files than pictures and
     training runs are passed over; linked folders are followed. Of several `processes` each takes its share of the
-    pictures, told by their names alone; where torchrun has started them, all return one report. Raises `UserError`
+    pictures, told only by their names; where torchrun has started them, all return one report. Raises `UserError`
     where `source` is no folder or holds no picture, and where an original would be overwritten.
     """
     check_quality(quality)
