@@ -237,13 +237,9 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
     """Enlarges every picture below `source` into the same place below `target`; a bad one does not stop the others.
 
     A picture that is there already is kept, unless `force`: an interrupted run goes on where it stopped.
-<<<<<<< Updated upstream
-    `file_format`: "png", "jpg", ... for all, instead of each file's own. Hidden files, other files than pictures and
-=======
     As many at a time as torch has threads, each in `SHARE` bytes at most, all within the upscaler's `max_memory` or half
     the machine's memory; larger ones alone, afterwards.
-    `file_format`: "png", "jpg", ... for all, in place of each file's own. Hidden files, other files than pictures and
->>>>>>> Stashed changes
+    `file_format`: "png", "jpg", ... for all, instead of each file's own. Hidden files, other files than pictures and
     training runs are passed over; linked folders are followed. Of several `processes` each takes its share of the
     pictures, told only by their names; where torchrun has started them, all return one report. Raises `UserError`
     where `source` is no folder or holds no picture, and where an original would be overwritten.
