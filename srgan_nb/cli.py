@@ -58,7 +58,6 @@ def exits_cleanly(command: Callable[[Sequence[str] | None], int | None]) -> Call
 def usual_value(one: Field) -> str:
     "The end of a flag's help: the paper's value, or ours where it names none; nothing for what only the user knows."
     from srgan_nb.settings import PRESETS, MachineSettings
-
     def said(stage, preset):
         value = PRESETS[stage, preset].get(one.name, one.default)
         if isinstance(value, bool):

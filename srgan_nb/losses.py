@@ -67,7 +67,6 @@ def vgg_layers(layer: str, pool: str = "max", network: str = "VGG19") -> nn.Sequ
     Source: section 2.2.1 for the names.
     """
     from torchvision.models.vgg import cfgs, make_layers
-
     if network not in VGG_ENDS:
         raise UserError(f"no network {network!r}: choose {' or '.join(VGG_ENDS)}")
     if layer not in VGG_ENDS[network]:
@@ -85,7 +84,6 @@ def vgg_layers(layer: str, pool: str = "max", network: str = "VGG19") -> nn.Sequ
 def imagenet_vgg_file(network: str = "VGG19") -> Path:
     "torchvision's file in torch's cache, downloaded (some 550 MB) if need be, or `UserError`: what to put where."
     from torchvision.models import VGG16_Weights, VGG19_Weights
-
     url = (VGG16_Weights if network == "VGG16" else VGG19_Weights).IMAGENET1K_V1.url
     file = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
     if not file.exists():

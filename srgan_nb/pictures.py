@@ -64,8 +64,7 @@ class Picture(NamedTuple):
     kind: Kind
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# PIL pictures
+# PIL pictures ---------------------------------------------------------------------------------------------------------
 
 MODES = {"1": Kind("grey", 1), "L": Kind("grey", 8), "LA": Kind("grey", 8, True), "I;16": Kind("grey", 16),
          "F": Kind("grey", 32), "RGB": Kind("RGB", 8), "RGBA": Kind("RGB", 8, True), "CMYK": Kind("CMYK", 8)}
@@ -96,8 +95,7 @@ def image_of(picture: Picture) -> Image.Image:
     return image.convert("1", dither=Image.Dither.NONE) if mode == "1" else image
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Enlarging each kind
+# Enlarging each kind --------------------------------------------------------------------------------------------------
 
 def enlarge_picture(picture: Picture, sharp: Enlarge, smooth: Enlarge) -> Picture:
     """The picture enlarged by the rules at the top of this file: `sharp` is the network, `smooth` is bicubic."""
@@ -158,8 +156,7 @@ def reduce_picture(picture: Picture, width: int, height: int) -> Picture:
     return Picture(reduced.astype(pixels.dtype), kind)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Reading files
+# Reading files --------------------------------------------------------------------------------------------------------
 
 READABLE = ("png", "jpeg", "webp", "tiff", "gif", "heif")  # as libvips calls them; of HEIF it knows AVIF alone
 COLOURS = {"b-w": "grey", "grey16": "grey", "srgb": "RGB", "rgb16": "RGB", "scrgb": "RGB", "cmyk": "CMYK"}
@@ -261,8 +258,7 @@ def _reason(error: pyvips.Error) -> str:
     return lines[-1]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Writing files
+# Writing files --------------------------------------------------------------------------------------------------------
 
 class Format(NamedTuple):
     """A file format, by the suffixes that name it, and what it can hold."""

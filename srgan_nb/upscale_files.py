@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from tqdm.auto import tqdm
 
 from srgan_nb.devices import Processes
 from srgan_nb.errors import UserError
@@ -160,8 +161,6 @@ def enlarge_places(places: dict[Path, Path], upscaler: Upscaler, force: bool, qu
     So others are enlarged while one is read or written, and within a small picture no thread waits for another. Each
     may take `SHARE` bytes; what needs more, or went wrong, is done alone then, with all threads and all memory.
     """
-    from tqdm.auto import tqdm
-
     for folder in {place.parent for place in places.values()}:
         sweep(folder)
     first = {place: path for path, place in reversed(places.items())}
