@@ -31,7 +31,7 @@ from srgan_nb.evaluation import find_model
 from srgan_nb.generator import Generator
 from srgan_nb.images import demo_photo
 from srgan_nb.pictures import PictureFile, fill_hidden, picture_of, reduce_picture, write_pictures
-from srgan_nb.upscale_files import TargetSize, upscale_file, upscale_files, upscale_folder, write_enlarged
+from srgan_nb.upscale_files import TargetSize, side_by_side, upscale_file, upscale_files, upscale_folder
 from srgan_nb.upscaling import Upscaler, bytes_of, upscale, upscale_widget
 from tests.conftest import ROOT
 from tests.support.kills import killed_at_change
@@ -1050,7 +1050,7 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_pictures_side_by_side_become_what_they_become_alone(tmp_path: Path, two_threads: None, upscaler: Upscaler,
+def test_pictures_side_by_side_become_what_they_become_alone(tmp_path: Path, two_threads: None,
                                                              monkeypatch: pytest.MonkeyPatch) -> None:
     "Two at a time, and the report is the same; one that needs more memory than its share is done alone."
     make_folder(tmp_path / "in")
@@ -1058,34 +1058,35 @@ def test_pictures_side_by_side_become_what_they_become_alone(tmp_path: Path, two
         RGB.rotate(20 * number).save(tmp_path / f"in/{number}.png")
     Image.new("RGB", (700, 900), "teal").save(tmp_path / "in/large.png")  # 91 MB with what it becomes
     monkeypatch.setattr("srgan_nb.upscale_files.SHARE", 90_000_000)
-    beside, threads = [], torch.get_num_threads()
-    monkeypatch.setattr("srgan_nb.upscale_files.write_enlarged", lambda path, place, by, *rest: (
-        beside.append((path.name, by is not upscaler, torch.get_num_threads())), write_enlarged(path, place, by, *rest)))
-    side_by_side = upscale_folder(tmp_path / "in", tmp_path / "out", upscaler, progress=False)
-    assert ("0.png", True, 1) in beside and ("large.png", False, 2) in beside and ("broken.png", False, 2) in beside
+    seen, threads = [], torch.get_num_threads()
+
+    class Watched(Upscaler):
+        def memory_for_tiles(self, before: int) -> float:
+            seen.append((before, self is watched, torch.get_num_threads()))
+            return super().memory_for_tiles(before)
+
+    watched = Watched(tiny(), device="cpu")
+    beside = upscale_folder(tmp_path / "in", tmp_path / "out", watched, progress=False)
+    assert (photo().nbytes, False, 1) in seen and (700 * 900 * 3, True, 2) in seen
     assert torch.get_num_threads() == threads == 2
     torch.set_num_threads(1)
-    alone = upscale_folder(tmp_path / "in", tmp_path / "alone", upscaler, progress=False)
-    assert str(side_by_side) == str(alone) and len(alone.done) == 10 and len(alone.failed) == 2
-    for one, other in zip(side_by_side.done, alone.done, strict=True):
+    alone = upscale_folder(tmp_path / "in", tmp_path / "alone", watched, progress=False)
+    assert str(beside) == str(alone) and len(alone.done) == 10 and len(alone.failed) == 2
+    for one, other in zip(beside.done, alone.done, strict=True):
         assert one.read_bytes() == other.read_bytes(), one
 
 
-def test_an_interrupt_ends_side_by_side_with_whole_pictures(tmp_path: Path, two_threads: None, upscaler: Upscaler,
-                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_ends_side_by_side_with_whole_pictures(two_threads: None, monkeypatch: pytest.MonkeyPatch) -> None:
     "The pictures at work are finished, no others begun."
-    (tmp_path / "in").mkdir()
-    for number in range(20):
-        RGB.save(tmp_path / f"in/{number:02}.png")
-    begun, interrupted = [], threading.Event()
+    begun, finished, interrupted, end = [], [], threading.Event(), ThreadPoolExecutor.shutdown
 
-    def enlarge(path: Path, *rest) -> None:
-        begun.append(path.name)
-        if path.name > "00.png":
+    def enlarge(path: Path) -> None:
+        begun.append(path)
+        if path > Path("00"):
             interrupted.wait(600)
-        write_enlarged(path, *rest)
+        finished.append(path)
 
-    def interrupt(self, n: int = 1) -> None:  # when the first picture is reported
+    def interrupt(done: int) -> None:  # when the first picture is reported
         raise KeyboardInterrupt
 
     def shutdown(pool: ThreadPoolExecutor, **how) -> None:
@@ -1093,17 +1094,10 @@ def test_an_interrupt_ends_side_by_side_with_whole_pictures(tmp_path: Path, two_
         interrupted.set()
         end(pool)
 
-    end = ThreadPoolExecutor.shutdown
-    monkeypatch.setattr("srgan_nb.upscale_files.ThreadPoolExecutor.shutdown", shutdown)
-    monkeypatch.setattr("srgan_nb.upscale_files.write_enlarged", enlarge)
-    monkeypatch.setattr("tqdm.auto.tqdm.update", interrupt)
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", shutdown)
     with pytest.raises(KeyboardInterrupt):
-        upscale_folder(tmp_path / "in", tmp_path / "out", upscaler)
-    made = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert made == sorted(begun) and 1 <= len(made) <= 3
-    for name in made:
-        with Image.open(tmp_path / "out" / name) as image:
-            assert image.size == (56, 40) and image.getbbox()
+        side_by_side(enlarge, [Path(f"{number:02}") for number in range(20)], 2, interrupt)
+    assert sorted(finished) == sorted(begun) and 1 <= len(begun) <= 3 and torch.get_num_threads() == 2
 
 
 @pytest.mark.slow
