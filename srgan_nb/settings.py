@@ -156,6 +156,8 @@ class OptimizationSettings:
     ema: float = setting(0.0, "decay of a moving average of the generator's weights, such as 0.999; 0: no average",
                          "ours", least=0, below=1)
     balanced_shuffle: bool = setting(False, "keep the sums of the filters behind a pixel shuffle equal: no grid")
+    grey_detail: bool = setting(False, "what the generator adds to the bicubic picture is grey: no specks of colour",
+                                since=4)
     augment: bool = setting(True, "flips and quarter turns of the patches", "ours")
     recolour: bool = setting(False, "other orders of the patches' colours, and negatives: for few photos", "ours")
     seed: int = setting(0, "seed of the first weights and of the patches", "ours", least=-2**63, below=2**64)
@@ -246,6 +248,8 @@ def check_combinations(settings: Settings) -> None:
         raise UserError(f"--kernel-size is {settings.kernel_size}: it must be odd, or the picture would shift")
     if settings.warm_up and settings.schedule == "one-cycle":
         raise UserError("--warm-up: schedule one-cycle rises over its first twentieth: choose --schedule constant or step")
+    if settings.grey_detail and not settings.bicubic_skip:
+        raise UserError("--grey-detail: without --bicubic-skip the whole picture would be grey")
     if settings.patch_size % settings.scale:
         raise UserError(f"--patch-size {settings.patch_size} is not a multiple of the scale {settings.scale}")
     if settings.stage == "srgan" and settings.discriminator_kind == "paper" and settings.patch_size % 16:
@@ -268,7 +272,8 @@ PRESETS: dict[tuple[str, str], dict[str, Any]] = {
                             relativistic=True, discriminator_kind="patch", discriminator_channels=32,
                             discriminator_luma=True, discriminator_learning_rate=2e-4, discriminator_beta1=0.0,
                             beta2=0.99, learning_rate=2e-4, schedule="step", decay_step=6_000, decay_factor=0.5,
-                            balanced_shuffle=True, ema=0.998, batch_size=8, steps=12_000, validate_every=1_000),
+                            balanced_shuffle=True, grey_detail=True, ema=0.998, batch_size=8, steps=12_000,
+                            validate_every=1_000),
 }
 
 # %% ../nbs/52_recipes.ipynb #136e6538

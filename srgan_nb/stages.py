@@ -162,8 +162,9 @@ class Muon(torch.optim.Optimizer):
                 step_by_adam(others, [self.state[weight] for weight in others], group)
 
 # %% ../nbs/54_stages.ipynb #6eb5047b
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -172,7 +173,7 @@ from .checkpoints import load_generator, load_optimizer
 from .devices import Processes
 from .discriminator import Discriminator, PatchDiscriminator
 from .errors import UserError
-from .generator import Generator
+from .generator import Generator, grey_detail_
 from .losses import DiscriminatorContentLoss, PixelLoss, VGGContentLoss, content_loss
 from .settings import Settings
 
@@ -181,14 +182,15 @@ class Learner:
     """A network that learns: itself, its optimiser, its learning rate, and a moving average of its weights or None.
 
     network: moved to `device`, its memory laid out by `layout`. optimizer: "adam" or "muon". ema: the average's decay,
-    0 for none. balanced: see `finish_update`. constant: the rate follows no schedule. `called` is the network as
+    0 for none. constraints: see `finish_update`. constant: the rate follows no schedule. `called` is the network as
     updates call it: in a block of `wrapped` compiled, and sharing gradients.
     """
 
     def __init__(self, name: str, network: nn.Module, device: torch.device | str = "cpu", optimizer: str = "adam",
                  learning_rate: float = 1e-4, betas: tuple[float, float] = (0.9, 0.999), ema: float = 0.0,
-                 balanced: bool = False, constant: bool = False, layout: torch.memory_format = torch.channels_last):
-        self.name, self.learning_rate, self.balanced, self.constant = name, learning_rate, balanced, constant
+                 constraints: Sequence[Callable[[], object]] = (), constant: bool = False,
+                 layout: torch.memory_format = torch.channels_last):
+        self.name, self.learning_rate, self.constraints, self.constant = name, learning_rate, constraints, constant
         self.average: Any = None
         self.network: Any = network.to(device).to(memory_format=layout)
         self.called: Any = self.network
@@ -212,9 +214,9 @@ class Learner:
         return self.network if self.average is None else self.average.module
 
     def finish_update(self) -> None:
-        "What comes after the optimiser's step: filters behind a pixel shuffle are balanced, the average follows."
-        if self.balanced:
-            self.network.balance_()
+        "What comes after the optimiser's step: the weights are put back into each constraint, the average follows."
+        for constrain in self.constraints:
+            constrain()
         if self.average is not None:
             self.average.update_parameters(self.network)
 
@@ -274,8 +276,10 @@ def layout_of(settings: Settings) -> torch.memory_format:
 
 def generator_learner(settings: Settings, generator: Generator, device: torch.device | str) -> Learner:
     "The generator of either stage, as the recipe wants it to learn."
+    constraints = [generator.balance_] * settings.balanced_shuffle
+    constraints += [partial(grey_detail_, generator)] * settings.grey_detail
     return Learner("generator", generator, device, settings.optimizer, settings.learning_rate,
-                   (settings.beta1, settings.beta2), settings.ema, settings.balanced_shuffle,
+                   (settings.beta1, settings.beta2), settings.ema, constraints,
                    layout=layout_of(settings))
 
 

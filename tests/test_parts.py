@@ -6,6 +6,7 @@ import inspect
 import signal
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -189,7 +190,11 @@ def test_a_learner_goes_on_from_its_state(options: dict) -> None:
         learner.optimizer.step()
         learner.finish_update()
 
-    first, second = (Learner("generator", small_generator(), learning_rate=0.1, **options) for _ in range(2))
+    def learner(balanced: bool = False, **options: Any) -> Learner:
+        generator = small_generator()
+        return Learner("generator", generator, learning_rate=0.1, constraints=[generator.balance_] * balanced, **options)
+
+    first, second = (learner(**options) for _ in range(2))
     learn(first, seed=0)
     second.load_state_dict(copy.deepcopy(first.state_dict()))  # torch would share the optimiser's tensors
     for learner in (first, second):

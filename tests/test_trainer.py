@@ -20,7 +20,7 @@ from srgan_nb import cli, diagnose, evaluate, stages, upscale
 from srgan_nb.checkpoints import load_generator, load_state, read_passport, save_generator
 from srgan_nb.devices import Precision, Processes
 from srgan_nb.errors import UserError
-from srgan_nb.generator import Generator
+from srgan_nb.generator import Generator, grey_detail_
 from srgan_nb.packs import pack_photos
 from srgan_nb.patches import PatchSampler
 from srgan_nb.reporter import Reporter
@@ -239,13 +239,14 @@ def test_only_the_generator_of_the_average_is_shown(photos, trained, tmp_path):
     assert torch.equal(load_generator(settings.out).tail.weight, shown.tail.weight)
 
 
-def test_balanced_filters_stay_balanced_while_they_learn(photos, trained, tmp_path):
-    for balanced in (True, False):
-        settings = run_settings("srgan", photos, trained, tmp_path / str(balanced), balanced_shuffle=balanced)
+@pytest.mark.parametrize("name, constrain", [("balanced_shuffle", Generator.balance_), ("grey_detail", grey_detail_)])
+def test_constrained_filters_stay_so_while_they_learn(name, constrain, photos, trained, tmp_path):
+    for wanted in (True, False):
+        settings = run_settings("srgan", photos, trained, tmp_path / str(wanted), **{name: wanted})
         learned = Trainer(settings, quiet=True).fit()
         weight = learned.tail.weight.detach().clone()
         assert not torch.equal(weight, load_generator(trained).tail.weight)
-        assert torch.allclose(learned.balance_().tail.weight, weight, atol=1e-7) == balanced
+        assert torch.allclose(constrain(learned).tail.weight, weight, atol=1e-7) == wanted
 
 
 def test_bfloat16_follows_float32(photos, trained, tmp_path):

@@ -52,11 +52,11 @@ def grey_levels_apart(one, other, pairs) -> float:
 
 
 @torch.inference_mode()
-def draw(generators, path: Path, size: int = 96) -> None:
-    "Pieces of the demo photographs, a row each: every generator's enlargement, then HR; pixels 2x2."
+def draw(generators, photos, path: Path, size: int = 96) -> None:
+    "Pieces of photographs (picture, top, left), a row each: every generator's enlargement, then HR; pixels 2x2."
     rows = []
-    for name, (top, left) in CROPS.items():
-        hr = crop_to_multiple(read_image(demo_photo(name)), 4)
+    for photo, top, left in photos:
+        hr = crop_to_multiple(photo, 4)
         lr = downsample(hr)[None]
         pictures = [*(generator(lr)[0].clamp(0, 1) for generator in generators), hr]
         rows.append(torch.cat([picture[:, top:top + size, left:left + size] for picture in pictures], dim=2))
@@ -92,7 +92,8 @@ def main() -> int:
         generators.append(load_generator(out))
     print(table.read_text())
     print(f"{grey_levels_apart(*generators[1:], pairs):.2f} grey levels apart")
-    draw(generators, package_file("experiments/adversarial.png"))
+    photos = [(read_image(demo_photo(name)), *corner) for name, corner in CROPS.items()]
+    draw(generators, photos, package_file("experiments/adversarial.png"))
     return 0
 
 
