@@ -13,7 +13,7 @@ from srgan_nb.diagnosis import find_colour_drift, find_drowned_term, find_high_l
 from srgan_nb.evaluation import evaluate
 from srgan_nb.files import package_file
 from srgan_nb.generator import Generator
-from srgan_nb.images import DEMO_PHOTOS, demo_photo, read_image, to_tensor
+from srgan_nb.images import DEMO_PHOTOS, demo_photo, luma, read_image, to_tensor
 from srgan_nb.metrics import TextureMeter
 from srgan_nb.runs import read_rows
 from tests.conftest import ROOT
@@ -65,7 +65,7 @@ def test_the_scores_come_out_again(name: str, shared: Path) -> None:
 def test_what_the_second_stage_bought(dataset: str) -> None:
     "LPIPS far lower for no more than 2.5 dB, and mean colours within a grey level. The grid is test_grid.py's."
     first, second = (PASSPORTS[name]["scores"][dataset] for name in NAMES)
-    assert second["lpips"] < 0.63 * first["lpips"] and first["psnr_y"] - 2.5 < second["psnr_y"] < first["psnr_y"]
+    assert second["lpips"] < 0.61 * first["lpips"] and first["psnr_y"] - 2.5 < second["psnr_y"] < first["psnr_y"]
     assert first["colour_shift"] < 1 and second["colour_shift"] < 1
 
 
@@ -81,6 +81,14 @@ def test_the_second_stage_paints_texture_and_no_weave() -> None:
     first, second = (meter.read() for meter in meters.values())
     assert second["fine_power"] > first["fine_power"] + 5
     assert max(abs(second[f"weave_{part}"]) for part in ("flat", "middle", "busy")) < 2 < first["weave_flat"]
+
+
+@torch.inference_mode()
+def test_a_grey_photograph_stays_grey() -> None:
+    "SRGAN invents no colours; that SRResNet's picture of it has some shows that the test could fail."
+    lr = luma(downsample(read_image(demo_photo("coffee"))[:, :200, :200])).expand(3, -1, -1)[None]
+    colours = {name: load_generator(name)(lr).std(1).max() for name in NAMES}
+    assert colours["srgan"] < 1e-5 < colours["srresnet"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,11 +1,12 @@
-"""The pictures of the README that are a notebook's figures: `python -m tests.support.figures` takes them from there."""
+"""The pictures of the README: `python -m tests.support.figures` takes two from the notebooks and draws the first anew."""
 
 import base64
 import json
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FIGURES = {"nbs/images/pieces.jpg": ("21_results", "21five01")}  # file -> notebook and cell
+FIGURES = {  # file -> notebook and cell
+    "nbs/images/pieces.jpg": ("21_results", "21five01"), "nbs/images/clean_and_jpeg.jpg": ("30_upscaling", "30jpeg02")}
 
 
 def figure(notebook: str, cell: str) -> bytes:
@@ -15,6 +16,26 @@ def figure(notebook: str, cell: str) -> bytes:
     return base64.b64decode("".join(next(each["data"]["image/jpeg"] for each in outputs if "image/jpeg" in each.get("data", {}))))
 
 
+def draw_face(path: Path) -> None:
+    "The face of the running crop, as LR, in three ways, and as HR."
+    import matplotlib
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    from srgan_nb import upscale
+    from srgan_nb.bicubic import downsample
+    from srgan_nb.plots import FACE, running_crop, show_images
+    hr = running_crop()
+    lr = downsample(hr)
+    ways = {name: upscale(lr, name.lower(), device="cpu") for name in ("bicubic", "SRResNet", "SRGAN")}
+    top, left, height, width = FACE
+    pieces = [picture[0, :, top:top + height, left:left + width] for picture in (*ways.values(), hr)]
+    small = lr[0, :, top // 4:(top + height) // 4, left // 4:(left + width) // 4]
+    show_images([small, *pieces], [f"LR, {width // 4} x {height // 4} pixels", *ways, "HR, the photograph"], height=2.3)
+    plt.savefig(path, dpi=96, bbox_inches="tight", pil_kwargs={"quality": 85})
+
+
 if __name__ == "__main__":
+    draw_face(ROOT / "nbs/images/demo.jpg")
     for path, place in FIGURES.items():
         (ROOT / path).write_bytes(figure(*place))
