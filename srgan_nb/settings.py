@@ -249,7 +249,7 @@ def check_combinations(settings: Settings) -> None:
     if settings.warm_up and settings.schedule == "one-cycle":
         raise UserError("--warm-up: schedule one-cycle rises over its first twentieth: choose --schedule constant or step")
     if settings.grey_detail and not settings.bicubic_skip:
-        raise UserError("--grey-detail: without --bicubic-skip the whole picture would be grey")
+        raise UserError("without --bicubic-skip, --grey-detail would make the whole picture grey: give --no-grey-detail")
     if settings.patch_size % settings.scale:
         raise UserError(f"--patch-size {settings.patch_size} is not a multiple of the scale {settings.scale}")
     if settings.stage == "srgan" and settings.discriminator_kind == "paper" and settings.patch_size % 16:
