@@ -19,9 +19,9 @@ WITHOUT_WEIGHTS = {name: value for name, value in os.environ.items()
 DEMO = ["srgan_nb.demo", "--out", "demo", "--steps"]
 
 
-def run_demo(steps: int, folder: Path, *more: str) -> str:
-    "Everything that the demo prints; it must end well."
-    done = run_module([*DEMO, str(steps), *more], folder, WITHOUT_WEIGHTS)
+def run_demo(steps: int, folder: Path) -> str:
+    "Everything that a demo prints which goes on where one stands; it must end well."
+    done = run_module([*DEMO, str(steps), "--out", "."], folder, WITHOUT_WEIGHTS)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout + done.stderr
 
@@ -41,13 +41,15 @@ def stopped_demo(folder: Path) -> tuple[int, str]:
 
 @pytest.mark.slow
 def test_stopped_and_run_again(tmp_path: Path) -> None:
+    "The second time in its folder, where its runs have the names of the shipped weights, and are not taken for them."
     status, said = stopped_demo(tmp_path)
     assert status == 128 + signal.SIGINT
     assert "what was learned is in demo" in said and "Run the same command to go on" in said and "Traceback" not in said
     saved = max(int(path.stem.split("-")[1]) for path in (tmp_path / "demo/srresnet/checkpoints").glob("step-*"))
     assert saved >= 2
 
-    printed = run_demo(saved + 1, tmp_path)
+    printed = run_demo(saved + 1, tmp_path / "demo")
+    assert (tmp_path / "demo/srgan/generator.safetensors").exists()
     assert f"steps {saved} to {saved + 1}" in printed, "the second run goes on where the first one stopped"
     assert "It starts from the SRResNet that comes with the package" in printed, "what stands in is said, never silent"
     assert "no VGG19 is needed" in printed and "what stage 2 changed: fine detail" in printed
@@ -55,20 +57,12 @@ def test_stopped_and_run_again(tmp_path: Path) -> None:
     row = r"^(bicubic|SRResNet|SRGAN) +(\d\d\.\d\d) dB +(\d\d\.\d\d) dB$"
     scores = {way: (float(learned), float(shipped)) for way, learned, shipped in re.findall(row, printed, re.MULTILINE)}
     assert scores["bicubic"][0] == scores["bicubic"][1] and abs(scores["SRResNet"][0] - scores["bicubic"][0]) < 3
-    assert scores["SRResNet"][1] > scores["bicubic"][1] + 1, "what the shipped weights are worth"
+    assert min(scores["SRResNet"][1], scores["SRGAN"][1]) > scores["bicubic"][1] + 1, "what the shipped weights are worth"
     for name in ("result.png", "shipped_weights.png"):
         with Image.open(tmp_path / "demo" / name) as picture:
-            assert picture.width > 1000 and f"demo/{name}" in printed
+            assert picture.width > 1000 and name in printed
             greys = picture.convert("L").resize((64, 32)).get_flattened_data()
             assert len(set(greys)) > 20, "a picture, not an empty canvas"
-
-
-@pytest.mark.slow
-def test_runs_where_one_stands_do_not_take_the_shipped_names(tmp_path: Path) -> None:
-    printed = run_demo(1, tmp_path, "--out", ".")
-    assert (tmp_path / "srgan/generator.safetensors").exists(), "a run of the shipped weights' name"
-    shipped = float(re.search(r"^SRGAN +\d\d\.\d\d dB +(\d\d\.\d\d) dB$", printed, re.MULTILINE)[1])
-    assert shipped > float(re.search(r"^bicubic +(\d\d\.\d\d) dB", printed, re.MULTILINE)[1]) + 1
 
 
 def test_make_demo_hands_its_steps_on() -> None:

@@ -302,6 +302,7 @@ def test_a_program_s_name_is_the_one_that_was_asked_for(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.pt2", "my.model.v1.pt2"]
 
 
+@pytest.mark.slow
 def test_a_compiled_generator_is_exported_as_the_one_inside(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     generator = stir(Generator(4, CHANNELS, 1, 3))

@@ -212,6 +212,7 @@ def test_padded_ssim_sees_black_outside():
 
 # LPIPS
 
+@pytest.mark.slow
 def test_lpips_of_the_published_example(shared):
     random = torch.Generator().manual_seed(42)
     first, second = (torch.rand(2, 3, 100, 100, generator=random) for _ in range(2))

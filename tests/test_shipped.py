@@ -69,6 +69,7 @@ def test_what_the_second_stage_bought(dataset: str) -> None:
     assert first["colour_shift"] < 1 and second["colour_shift"] < 1
 
 
+@pytest.mark.slow
 @torch.inference_mode()
 def test_the_second_stage_paints_texture_and_no_weave() -> None:
     "On the demo photographs: three times SRResNet's fine power and more, in all directions as much as in HR, to 2 dB."

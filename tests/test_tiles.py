@@ -20,6 +20,7 @@ def lively(**settings) -> Generator:
     return generator
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [3, 4])
 @pytest.mark.parametrize("preset", ["lite", "paper"])
 def test_presets_in_little_memory_give_the_whole_picture(preset: str, scale: int) -> None:

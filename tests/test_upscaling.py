@@ -1005,6 +1005,7 @@ def run_command(*arguments: str, given: bytes = b"") -> subprocess.CompletedProc
                           cwd=ROOT, timeout=600)
 
 
+@pytest.mark.slow
 def test_through_pipes(tmp_path: Path) -> None:
     picture = in_memory(RGB, "PNG")
     done = run_command("-", "-", "--model", "bicubic", "--format", "png", "--width", "30", given=picture)
@@ -1050,6 +1051,7 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_pictures_side_by_side_become_what_they_become_alone(tmp_path: Path, two_threads: None,
                                                              monkeypatch: pytest.MonkeyPatch) -> None:
     "Two at a time, and the report is the same; one that needs more memory than its share is done alone."
