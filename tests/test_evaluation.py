@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+import sys
 
 import pytest
 import torch
@@ -32,7 +33,18 @@ from srgan_nb.generator import Generator
 from srgan_nb.images import demo_photo, read_image, save_image
 from srgan_nb.metrics import psnr
 from srgan_nb.packs import partners
-from srgan_nb.reports import comparison, save_comparisons, save_report, table_rows, to_csv, to_json, to_markdown
+from srgan_nb.reports import (
+    BlindComparison,
+    blind_widget,
+    comparison,
+    save_comparisons,
+    save_report,
+    table_rows,
+    to_csv,
+    to_json,
+    to_markdown,
+    wilson_interval,
+)
 
 
 @pytest.fixture(scope="module")
@@ -358,6 +370,80 @@ def test_reports_are_written_by_their_ending(tmp_path, dataset):
         assert (tmp_path / f"table{ending}").read_text(encoding="utf-8") == form(results)
     with pytest.raises(UserError, match=r"must end in .md, .csv, .json"):
         save_report(results, tmp_path / "table.xlsx")
+
+
+def one_pixel_pairs(pairs, hr=False, **options):
+    black, white, grey = ([torch.full((3, 1, 1), value)] * pairs for value in (0.0, 1.0, 0.5))
+    return BlindComparison(black, white, ("black", "white"), grey if hr else None, **options)
+
+
+@pytest.mark.parametrize("hr", [False, True])
+def test_a_known_preference_is_found_blindly(hr):
+    for pairs in (1, 7, 8):
+        comparing, sides = one_pixel_pairs(pairs, hr, seed=pairs), []
+        while comparing.remaining:
+            left, *middle, right = (crop.mean().item() for crop in comparing.crops())
+            assert middle == ([0.5] if hr else []) and {left, right} == {0, 1}
+            sides.append("left" if left == 0 else "right")
+            comparing.answer(sides[-1])
+        assert comparing.result() == {"black": (pairs, *wilson_interval(pairs, pairs)),
+                                      "white": (0, *wilson_interval(0, pairs))}
+        assert sides.count("left") == (pairs + 1) // 2, "each side as often"
+
+
+def test_every_pair_is_asked_once_and_the_seed_is_the_order():
+    crops = [torch.full((3, 2, 2), value / 16) for value in range(16)]
+
+    def dealt(seed):
+        comparing, shown = BlindComparison(crops, [crop + 1 / 32 for crop in crops], ("a", "b"), seed=seed), []
+        while comparing.remaining:
+            shown.append([crop.mean().item() for crop in comparing.crops()])
+            comparing.answer("left")
+        return shown
+
+    assert sorted(map(min, dealt(1))) == [crop.mean().item() for crop in crops]
+    assert all(abs(one - other) == 1 / 32 for one, other in dealt(1)), "one spot in both"
+    assert dealt(1) == dealt(1) != dealt(2)
+
+
+def test_wilsons_interval():
+    assert wilson_interval(7, 10) == pytest.approx((0.3968, 0.8922), abs=1e-4)
+    assert wilson_interval(0, 10) == pytest.approx((0, 0.2775), abs=1e-4)
+
+
+def test_a_blind_comparison_refuses_what_would_spoil_it():
+    crops = [torch.zeros(3, 4, 4)] * 2
+    for wrong in [([], [], ("a", "b")), (crops, crops[:1], ("a", "b")), (crops, crops, ("a", "a")),
+                  (crops, [torch.zeros(3, 4, 5)] * 2, ("a", "b")), (crops, crops, ("a", "b"), crops[:1])]:
+        with pytest.raises(UserError, match="pairs of one size"):
+            BlindComparison(*wrong)
+    comparing = one_pixel_pairs(2)
+    with pytest.raises(UserError, match="left or right"):
+        comparing.answer("black")
+    comparing.answer("left")
+    with pytest.raises(UserError, match="before the end: 1 pair without"):
+        comparing.result()
+    comparing.answer("left")
+    for too_late in (comparing.crops, lambda: comparing.answer("left")):
+        with pytest.raises(UserError, match="every pair"):
+            too_late()
+
+
+def test_the_blind_widget_names_nothing_before_the_end(monkeypatch, caplog):
+    pytest.importorskip("ipywidgets")
+    view, buttons, note = blind_widget(one_pixel_pairs(3, hr=True), zoom=2).children
+    assert Image.open(io.BytesIO(view.value)).size == (2 * 3 * 5, 2)
+    for remaining in ("3 pairs", "2 pairs", "1 pair"):
+        assert remaining in note.value and "black" not in note.value
+        buttons.children[1].click()
+    assert re.fullmatch(r"black: (1|2) times, \d+% to \d+%; white: (1|2) times, \d+% to \d+%", note.value)
+    assert all(button.disabled for button in buttons.children)
+    after = note.value
+    buttons.children[0].click()  # a second click that was already on its way
+    assert note.value == after and not caplog.records, "ipywidgets logs what a click raises"
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    with pytest.raises(UserError, match="pip install ipywidgets"):
+        blind_widget(one_pixel_pairs(1))
 
 
 def test_comparisons_show_the_four_pictures(tmp_path, dataset, photo):
