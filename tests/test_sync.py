@@ -197,15 +197,26 @@ def test_solutions_are_folded(judged: Path) -> None:
     assert not [cell["source"] for cell in cells(judged) if "outputs_hidden" in cell["metadata"].get("jupyter", {})]
 
 
-@pytest.mark.parametrize("path", [path for path in LESSONS if path.stem < "3"], ids=lambda path: path.stem)
+@each_lesson
 def test_exercises_wait_to_be_filled_in(judged: Path) -> None:
-    "Each is a cell that says so as it stands, and knows every name that it uses; the last question is open and has none."
-    asked = section(judged, "## Exercises")
-    stubs, texts = asked[::2], asked[1::2]
-    assert len(stubs) == len(texts) >= 1 and "Open: " in texts[-1]["source"]
+    "Each stub says so as it stands, and knows every name that it uses."
+    sources = [cell["source"] for cell in cells(judged)]
+    start, end = (next(number for number, source in enumerate(sources) if heading in source)
+                  for heading in ("## Exercises", "## Solutions"))
+    stubs = [cell for cell in cells(judged)[start:end] if cell["cell_type"] == "code"]
+    assert stubs and not re.search(r"^ *```python", "".join(sources[start:end]), re.MULTILINE)
     for stub in stubs:
         said = "".join(line for output in stub["outputs"] for line in output["text"])
-        assert "with exercise():" in stub["source"] and said.startswith("not yet: ") and "not defined" not in said
+        assert "..." in stub["source"] and "with exercise():" in stub["source"]
+        assert said.startswith("not yet: ") and "not defined" not in said
+
+
+@pytest.mark.parametrize("path", [path for path in LESSONS if path.stem < "3"], ids=lambda path: path.stem)
+def test_an_exercise_is_a_text_and_a_stub(path: Path) -> None:
+    "The last one is an open question and has none."
+    asked = section(path, "## Exercises")
+    assert len(asked) % 2 == 0 and "Open: " in asked[-1]["source"]
+    assert [cell["cell_type"] for cell in asked] == len(asked) // 2 * ["code", "markdown"]
 
 
 def headings(path: Path) -> set[str]:
