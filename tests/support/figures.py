@@ -24,14 +24,13 @@ def draw_face(path: Path) -> None:
 
     from srgan_nb import upscale
     from srgan_nb.bicubic import downsample
-    from srgan_nb.plots import FACE, running_crop, show_images
+    from srgan_nb.plots import faces, running_crop, show_images
     hr = running_crop()
     lr = downsample(hr)
     ways = {name: upscale(lr, name.lower(), device="cpu") for name in ("bicubic", "SRResNet", "SRGAN")}
-    top, left, height, width = FACE
-    pieces = [picture[0, :, top:top + height, left:left + width] for picture in (*ways.values(), hr)]
-    small = lr[0, :, top // 4:(top + height) // 4, left // 4:(left + width) // 4]
-    show_images([small, *pieces], [f"LR, {width // 4} x {height // 4} pixels", *ways, "HR, the photograph"], height=2.3)
+    small, *pieces = faces(lr, *ways.values(), hr)
+    titles = [f"LR, {small.width} x {small.height} pixels", *ways, "HR, the photograph"]
+    show_images([small, *pieces], titles, height=2.3)
     plt.savefig(path, dpi=96, bbox_inches="tight", pil_kwargs={"quality": 85})
 
 
