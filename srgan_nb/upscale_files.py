@@ -23,7 +23,7 @@ from srgan_nb.devices import Processes
 from srgan_nb.errors import UserError
 from srgan_nb.files import is_run
 from srgan_nb.pictures import FORMATS, Picture, PictureFile, check_writable, format_of, reduce_picture, write_pictures
-from srgan_nb.upscaling import Upscaler, enlarge_file, enlarge_kind, memory_of_machine
+from srgan_nb.upscaling import Upscaler, enlarge_file, enlarge_kind
 
 __all__ = ["TargetSize", "upscale_file", "upscale_files", "piped", "upscale_folder", "FolderReport"]
 
@@ -62,6 +62,11 @@ class TargetSize:
 USUAL = TargetSize()  # the network's own multiple
 
 
+def occupied(target: Path) -> str:
+    "What is said of a file that would be overwritten."
+    return f"{target} exists: choose another name, or --force to overwrite it"
+
+
 def upscale_file(source: str | Path, target: str | Path, upscaler: Upscaler | None = None, force: bool = False,
                  quality: int = 95, size: TargetSize = USUAL) -> Path:
     """Enlarges a picture file, all frames of it, into `target` (a file, or a folder for one of the same name).
@@ -74,7 +79,7 @@ def upscale_file(source: str | Path, target: str | Path, upscaler: Upscaler | No
     source, target = Path(source), Path(target)
     target = target / source.name if target.is_dir() else target
     if target.exists() and not force:
-        raise UserError(f"{target} exists: choose another name, or --force to overwrite it")
+        raise UserError(occupied(target))
     if not target.parent.is_dir():
         raise UserError(f"{target.parent}: no such folder")
     sweep(target.parent)
@@ -147,8 +152,7 @@ def upscale_files(sources: list[str], target: str | Path, upscaler: Upscaler | N
         raise UserError(f"{target}: several pictures go into a folder, and this is none")
     places = {Path(path): target / Path(path).name for source in sources for path in (
         [source] if Path(source).exists() else sorted(glob(source)) or [source])}
-    there = {path: f"{place} exists: choose another name, or --force to overwrite it"
-             for path, place in places.items() if place.exists() and not force}
+    there = {path: occupied(place) for path, place in places.items() if place.exists() and not force}
     report = enlarge_places({path: place for path, place in places.items() if path not in there},
                             upscaler or Upscaler(), force, quality, size)
     return FolderReport(report.done, report.kept, there | report.failed)
@@ -176,7 +180,7 @@ def enlarge_places(places: dict[Path, Path], upscaler: Upscaler, force: bool, qu
             made.add(path)
 
     with tqdm(total=len(rest), unit="picture", disable=not progress or sys.stderr is None or not processes.first) as bar:
-        memory = memory_of_machine() / 2 if upscaler.max_memory is None else upscaler.max_memory
+        memory = upscaler.memory / 2 if upscaler.max_memory is None else upscaler.max_memory
         at_once = int(min(torch.get_num_threads(), len(rest), memory // SHARE))
         if at_once > 1 and upscaler.device.type != "mps":  # which several threads can't use
             rest = side_by_side(partial(enlarge, by=upscaler.sharing(SHARE)), rest, at_once, bar.update)
