@@ -30,6 +30,12 @@ START, WITHOUT, WITH = "start: SRResNet", "VGG alone", "VGG and the discriminato
 CROPS = {"chelsea": (100, 200), "coffee": (40, 180), "astronaut": (30, 130), "rocket": (280, 250)}  # top, left
 
 
+def pairs_of(photos: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    "(LR, HR) of every photograph, (3, H, W) in [0, 1]."
+    pack = pack_photos(photos, 4)
+    return [(to_tensor(pack.lr(i)), to_tensor(pack.hr(i))) for i in range(len(pack))]
+
+
 @torch.inference_mode()
 def scored(generator, pairs) -> dict[str, float]:
     "The figures of one row: scores are means over the pictures, powers are over all their patches."
@@ -75,8 +81,7 @@ def main() -> int:
     options = parser.parse_args()
     table = package_file("experiments/adversarial.csv")
     known = known_variants(table)
-    pack = pack_photos(options.validation, 4)
-    pairs = [(to_tensor(pack.lr(i)), to_tensor(pack.hr(i))) for i in range(len(pack))]
+    pairs = pairs_of(options.validation)
     generators = [load_generator(options.run)]
     if START not in known:
         append_row(table, {"variant": START, "steps": 0, **scored(generators[0], pairs)})

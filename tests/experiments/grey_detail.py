@@ -17,9 +17,8 @@ from srgan_nb.checkpoints import load_generator
 from srgan_nb.files import package_file
 from srgan_nb.generator import grey_detail_
 from srgan_nb.images import demo_photo, read_image, to_tensor
-from srgan_nb.packs import pack_photos
 from srgan_nb.runs import append_row
-from tests.experiments.adversarial import draw, scored
+from tests.experiments.adversarial import draw, pairs_of, scored
 
 
 @torch.inference_mode()
@@ -36,8 +35,7 @@ def main() -> int:
     options = parser.parse_args()
     table, grass = package_file("experiments/grey_detail.csv"), to_tensor(data.grass()).expand(3, -1, -1)
     table.unlink(missing_ok=True)
-    pack = pack_photos(options.validation, 4)
-    pairs = [(to_tensor(pack.lr(i)), to_tensor(pack.hr(i))) for i in range(len(pack))]
+    pairs = pairs_of(options.validation)
     generators = {"colours free": load_generator(options.weights), "grey detail": grey_detail_(load_generator(options.weights))}
     for name, generator in generators.items():
         append_row(table, {"variant": name, **scored(generator, pairs), "colour": round(colour(generator, grass), 2)})
