@@ -61,13 +61,13 @@ class Reporter:
         self.began = self.waited = self.next_line = 0.0
 
     def say(self, text: str) -> None:
-        "Prints a sentence, if anybody listens."
+        "Prints a sentence, unless quiet."
         if not self.quiet:
             print(text, flush=True)
 
     @contextmanager
     def watching(self, step: int) -> Iterator[None]:
-        "A block in which the run goes on from `step`: the clock runs, the bar is there, TensorBoard's file is open."
+        "A block in which the run continues from `step`: the clock runs, the bar is shown, TensorBoard's file is open."
         terminal = sys.stderr is not None and sys.stderr.isatty()
         self.bar = tqdm(total=self.settings.steps, initial=step, unit="step", desc=self.settings.stage,
                         disable=self.quiet or not terminal, dynamic_ncols=True, leave=not self.live)
@@ -83,7 +83,7 @@ class Reporter:
                 self.writer.close()
 
     def step_done(self, step: int) -> None:
-        "Moves the bar; without bar and curves, prints a line, if the last one is long enough ago or this is the end."
+        "Moves the bar; without bar and curves, prints a line if the last one was long enough ago or this is the end."
         self.bar.update()
         if self.quiet or self.live or not self.bar.disable or not self.shown or sys.stderr is None:
             return
@@ -127,14 +127,14 @@ SAMPLED = 5
 class Validator:
     """Scores a generator on whole photographs, in tiles.
 
-    lpips_net: also by LPIPS with this network, "squeeze", "alex" or "vgg". memory: bytes for what the network computes.
+    lpips_net: also by LPIPS with this network, "squeeze", "alex" or "vgg". memory: bytes for the network's activations.
     Raises `UserError` where LPIPS can't be had.
     """
 
     def __init__(self, lpips_net: str | None = None, memory: float = 1e9):
         self.lpips_net, self.memory = lpips_net, memory
         if lpips_net is not None:
-            lpips_network(lpips_net)  # where it can't be had, that is said now and not at the first validation
+            lpips_network(lpips_net)  # if it can't be had, this fails now and not at the first validation
 
     def __call__(self, generator: Generator, photos: Pack, sample: Path,
                  verdicts: Callable[[torch.Tensor, torch.Tensor], dict[str, float]] | None = None,

@@ -49,7 +49,7 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """The rows of a CSV as numbers; none where there is no file. What is empty in a row it lacks, a torn one is left out.
+    """The rows of a CSV as numbers; none where there is no file. A row has no empty values; an incomplete one is left out.
 
     Raises `UserError` for a table that a different program has saved in its own form.
     """
@@ -62,7 +62,7 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 
 
 def rows_until(path: Path, step: int) -> str:
-    "The text of a table without the lines after `step`, the others as they are. Raises `UserError` as `read_rows`."
+    "The text of a table without the lines after `step`, the others as they are. Raises `UserError` as `read_rows` does."
     kept = sum(row["step"] <= step for row in read_rows(path))
     return "".join(_lines(path)[:kept + 1])
 
@@ -117,16 +117,16 @@ class RunFolder:
             temporary.write_text(json.dumps(as_saved(settings), indent=1) + "\n")
 
     def settings(self) -> Settings:
-        "The settings that the run has. Raises `UserError` where there is no run, or that says what is wrong with them."
+        "The settings of the run. Raises a `UserError` that says what is wrong with them or that there is no run."
         if not self.exists():
             raise UserError(f"{self.folder} is no run: it has no readable settings.json")
         return read_settings(self.folder / "settings.json")
 
 # %% ../nbs/53_runs.ipynb #53tidy01
 def tidy(run: RunFolder, step: int, validated: bool = True) -> None:
-    """Takes out what a run that goes on from `step` will write again, and what a kill has left half-written.
+    """Removes what a run that continues from `step` will write again, and what a kill has left half-written.
 
-    `validated`: False where the validation of that very step comes again, too.
+    `validated`: False where the validation of that step is made again, too.
     """
     last = dict.fromkeys(TABLES, step) | {"validation": step if validated else step - 1}
     texts = {path: rows_until(path, last[name]) for name in TABLES if (path := run.table(name)).exists()}
@@ -157,7 +157,7 @@ class Meter:
         return [name for name, value in self.sums.items() if not value.isfinite().all()]
 
     def read(self, processes: Processes) -> dict[str, float]:
-        "The means over the updates since the last reading and over all processes; then starts again from nothing."
+        "The means over the updates since the last reading and over all processes; then starts again from zero."
         row = {}
         for name, value in self.sums.items():
             *total, count = processes.mean(value).tolist()
@@ -169,7 +169,7 @@ class Meter:
 # %% ../nbs/53_runs.ipynb #4dd2b49f
 @dataclass
 class RunState:
-    "Where a run stands, beside its networks: on which photos, step, seconds, validation PSNR, the row in the making."
+    "Where a run stands, besides its networks: photos, step, seconds, validation PSNR, the sums of the next row of the log."
 
     photos: int = 0
     photos_hash: str = ""
@@ -242,9 +242,9 @@ class Checkpointer:
             old.unlink()
 
     def begin(self, stage: Any, state: RunState, goes_on: bool = False, first: bool = True) -> list[str]:
-        """What comes first under the run's lock, for a run that goes on or a new one; returns what `restore` does.
+        """What comes first under the run's lock, for a new run or one that continues; returns what `restore` does.
 
-        The first process makes the folder ready: with nothing after the step that was restored, and the settings.
+        The first process prepares the folder: nothing after the step that was restored, and the settings.
         """
         problems = self.restore(stage, state) if goes_on else []
         if first:
@@ -253,13 +253,13 @@ class Checkpointer:
             tidy(self.run, state.step, validated=not self.settings.due_after(state.step).validation)
             self.run.save_settings(self.settings)
             if not self.run.saved():
-                self.save(stage, state)  # so that there is something to go on from before the first checkpoint is due
+                self.save(stage, state)  # so that there is something to continue from before the first checkpoint is due
         return problems
 
     def restore(self, stage: Any, state: RunState) -> list[str]:
         """Puts stage and state back as the newest checkpoint has them; returns what is wrong with newer ones.
 
-        Raises `UserError` where it is of different photographs, beyond the last step wanted, or incomplete.
+        Raises `UserError` where that checkpoint is of different photographs, beyond the last step wanted, or incomplete.
         """
         saved, problems = newest_state(self.run)
         if saved is None:
@@ -282,7 +282,7 @@ class Checkpointer:
 def inherited(init: str) -> dict[str, Any]:
     """The settings that a run takes over from the generator it starts from, where the user names no others.
 
-    From any weights: the network. From a run's folder also its preset, its photographs and what was held out.
+    From any weights: the network. From a run's folder also its preset, its photographs and how many were held out.
     """
     taken = dict(read_passport(init)["settings"])
     if RunFolder(init).exists():

@@ -26,8 +26,8 @@ def setting(default: Any, explanation: str, *marks: str, choices: Iterable = (),
             times: int | None = None, companion: str | None = None) -> Any:
     """A field of `Settings`: its default, the sentence that the command line shows as the flag's help, and its rules.
 
-    `marks`: any of "path", "shape", "handed_on", "ours". A number is `above` or at `least` one bound, and `below` or at
-    `most` another. `since`: the format of settings.json in which it appeared. `times` and `companion`: see the presets.
+    `marks`: any of "path", "shape", "handed_on", "ours". A number is `above` or at `least` a lower bound, `below` or at
+    `most` an upper one. `since`: the format of settings.json in which it first appears. `times`, `companion`: see the presets.
     """
     bounds = [("above", above, operator.gt), ("at least", least, operator.ge), ("below", below, operator.lt),
               ("at most", most, operator.le)]
@@ -325,7 +325,7 @@ SETTINGS_FORMAT = 4
 
 
 def as_saved(settings: Settings) -> dict[str, Any]:
-    "What settings.json holds: the number of its format, and every setting; what is on this disk by its whole path."
+    "What settings.json holds: the number of its format, and every setting; what is on this disk by its absolute path."
     values = asdict(settings)
     for one in fields(Settings):
         value = values[one.name]
@@ -356,7 +356,7 @@ def from_saved(saved: Mapping[str, Any]) -> Settings:
 
 # %% ../nbs/52_recipes.ipynb #aa1c8e00
 def read_settings(path: str | Path) -> Settings:
-    "The settings in a file that `as_saved` filled. Raises `UserError` for no such file, and that says what is wrong."
+    "The settings in a file that `as_saved` filled. Raises a `UserError` that says what is wrong or that no file is there."
     try:
         saved = dict(json.loads(Path(path).read_text()))
     except (OSError, ValueError, TypeError):

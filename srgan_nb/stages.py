@@ -100,8 +100,8 @@ from torch.optim.adam import adam as update_by_adam
 def orthogonalize(matrices: Tensor, rounds: int = 5) -> Tensor:
     """Matrices (..., m, n) with the same singular vectors, but singular values near 1, where they were not tiny.
 
-    By Newton's and Schulz's method: each round maps every singular value s to 3.4445 s - 4.775 s^3 + 2.0315 s^5,
-    in matrix products only. A matrix of zeros stays one. Source of the coefficients: Jordan et al. 2024, "Muon".
+    A Newton-Schulz iteration: each round maps every singular value s to 3.4445 s - 4.775 s^3 + 2.0315 s^5, by matrix
+    products only. A matrix of zeros stays zero. Source of the coefficients: Jordan et al. 2024, "Muon".
     """
     wide = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
     wide = wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # so no singular value is above 1
@@ -126,7 +126,7 @@ def step_filters(weights: list[Tensor], states: list[dict], group: dict) -> None
 
 
 def step_by_adam(weights: list[Tensor], states: list[dict], group: dict) -> None:
-    "One update of biases, slopes of PReLU and scales of BN by torch's Adam, all at once, as a GPU likes it."
+    "One update of biases, slopes of PReLU and scales of BN by torch's Adam, all at once, which is faster on a GPU."
     for state, weight in zip(states, weights, strict=True):
         if not state:
             state.update(step=torch.zeros(()), mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
@@ -139,7 +139,7 @@ def step_by_adam(weights: list[Tensor], states: list[dict], group: dict) -> None
 class Muon(torch.optim.Optimizer):
     """Orthogonalised momentum for filters (weights of two dimensions or more), Adam for all others.
 
-    lr: as for Adam, whose updates are as large. momentum: of the filters; betas, eps: Adam's. A filter (C_out, C_in,
+    lr: learning rate, as for Adam, whose updates are as large. momentum: of the filters; betas, eps: Adam's. A filter (C_out, C_in,
     k, k) counts as a matrix (C_out, C_in*k*k). Source: Jordan et al. 2024, "Muon"; the size: Liu et al. 2025.
     """
 
@@ -183,7 +183,7 @@ class Learner:
 
     network: moved to `device`, its memory laid out by `layout`. optimizer: "adam" or "muon". ema: the average's decay,
     0 for none. constraints: see `finish_update`. constant: the rate follows no schedule. `called` is the network as
-    updates call it: in a block of `wrapped` compiled, and sharing gradients.
+    updates call it: inside a block of `wrapped` it is compiled and shares gradients.
     """
 
     def __init__(self, name: str, network: nn.Module, device: torch.device | str = "cpu", optimizer: str = "adam",
@@ -290,7 +290,7 @@ def content_of(settings: Settings) -> PixelLoss | VGGContentLoss:
 
 # %% ../nbs/54_stages.ipynb #215eff7d
 class SRResNetStage:
-    """The first stage: the generator alone, on the content loss.
+    """The first stage: only the generator, on the content loss.
 
     generator: what it starts with. Raises `UserError` where the loss's weights can't be had.
     """
@@ -315,7 +315,7 @@ class SRResNetStage:
         return values
 
     def verdicts(self, sr: Tensor, hr: Tensor) -> dict[str, float]:
-        "Nobody judges here: nothing."
+        "Nothing: there is no discriminator here."
         return {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -369,7 +369,7 @@ class SRGANStage:
     def verdicts(self, sr: Tensor, hr: Tensor) -> dict[str, float]:
         """What the discriminator says of patches (N, 3, patch_size, patch_size) in [0, 1]: "real" and "fake".
 
-        On photographs that it was never shown: where these part from the log's, it knows its photographs by heart.
+        For photographs that it was never shown: if these values drift away from the log's, it has memorised its own.
         """
         judge = self.discriminator.network.eval()  # so that it learns nothing from them
         values = verdicts(judge(hr), judge(sr), self.loss.relativistic)
@@ -389,7 +389,7 @@ def stage_for(settings: Settings, device: torch.device | str = "cpu",
               restored: bool = False) -> SRResNetStage | SRGANStage:
     """The stage that the settings name, from their seed; `restored`: its state comes from a checkpoint.
 
-    The seed is set directly before the networks are built. Raises `UserError` as `first_generator`, and where the
+    The seed is set directly before the networks are built. Raises `UserError` as `first_generator` does, and where the
     loss's weights can't be had.
     """
     torch.manual_seed(settings.seed)
