@@ -159,7 +159,7 @@ def receptive_field(generator: nn.Module) -> int:
     """The reach: how many LR pixels beyond its own, in each direction, an output pixel can see.
 
     Measured by the gradient, on a copy with positive parameters in float64 and evaluation mode, so that no two paths
-    cancel; `generator` stays as it is. A tile of LR with this halo around it gives the whole picture's output pixels.
+    cancel; `generator` stays as it is. An LR tile with this margin around it gives the whole picture's output pixels.
     """
     with torch.inference_mode(False), torch.enable_grad():
         probe = copy.deepcopy(generator).cpu().double().eval()

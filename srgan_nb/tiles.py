@@ -68,7 +68,7 @@ def fold_batch_norm(generator: Generator) -> Generator:
 
 # %% ../nbs/31_tiles.ipynb #8e3465f1
 def before_shuffle(convolution: nn.Conv2d, factor: int = 2) -> nn.Conv2d:
-    """A convolution for the place before a pixel shuffle that does what `convolution` does behind it.
+    """The convolution that does before a pixel shuffle what `convolution` does behind it.
 
     `convolution`: odd square kernel, zero padding that keeps the size, C channels to K. Returns one from C*r*r channels
     to K*r*r (r is `factor`), followed by channels of zeros up to a multiple of eight: CPUs compute eight at a time.
@@ -92,7 +92,7 @@ def before_shuffle(convolution: nn.Conv2d, factor: int = 2) -> nn.Conv2d:
 
 # %% ../nbs/31_tiles.ipynb #0fe34b40
 def stage_reaches(generator: Generator) -> tuple[int, int]:
-    """How many LR pixels beyond its own the features stage looks, and the enlarge stage; together no less than all."""
+    """How many LR pixels beyond its own each stage looks: (features, enlarge), at least the whole reach together."""
     edge = generator.settings["kernel_size"] // 2
     enlarge = edge  # without upsample blocks the last convolution works on LR pixels
     for factor in reversed(generator.factors):
@@ -111,7 +111,7 @@ def stage_floats(generator: Generator) -> tuple[int, int]:
 
 # %% ../nbs/31_tiles.ipynb #0289e912
 class TwoStages(nn.Module):
-    """A network in the form that `enlarge_in_tiles` takes: the two stages, and what tiles must know of each of them.
+    """A network in the form that `enlarge_in_tiles` takes: the two stages, and what tiles must know about each.
 
     `features_reach`, `enlarge_reach`: how many LR pixels beyond its own a stage looks. `features_floats`,
     `enlarge_floats`: how many numbers it holds for an LR pixel at its widest.
@@ -283,7 +283,7 @@ def enlarge_in_tiles(network: TwoStages, images: Tensor, memory: float = 1e9, de
 
     `network`: a `FastGenerator` on `device` in `dtype`. `images`: uint8, uint16, or floats in [0, 1]; one channel is
     grey. `memory`: bytes for what the network computes, besides input and output; halved as often as the device
-    refuses. `progress` is told of every part: its number of SR pixels. Equals the whole network's output, clamped and
+    refuses. `progress` is called with each part's number of SR pixels. Equals the whole network's output, clamped and
     rounded. Raises `UserError` where the memory is too little.
     """
     height, width = images.shape[-2:]

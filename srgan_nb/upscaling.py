@@ -99,7 +99,7 @@ _Numbers = TypeVar("_Numbers", np.ndarray, Tensor)
 
 
 def memory_of_machine() -> float:
-    """The bytes of memory that this machine has; infinity where the system does not tell (Windows)."""
+    """The bytes of memory that this machine has; infinity where the system does not say (Windows)."""
     known = "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ())
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else math.inf
 
@@ -110,8 +110,8 @@ class Upscaler:
     `model`: "srgan", "srresnet", "bicubic", a .safetensors file, a run's folder, or a `Generator`. `max_memory`: bytes
     or "1GB", what enlarging may add to this process (on CUDA: what tiles may take on the device); None: 1 GB for tiles,
     on CUDA most of what is free. `device`: "auto", "cpu", "cuda", ... `half`: float16, on CUDA only. `compile`: by
-    torch.compile, worth it for many pictures. `progress`: a bar for each picture. `scale`: of bicubic, 4 by default;
-    networks have their own. Calls are as `upscale` tells.
+    torch.compile, worth it for many pictures. `progress`: a bar for each picture. `scale`: bicubic's, 4 by default;
+    networks have their own. A call takes and returns what `upscale` does.
     """
 
     def __init__(self, model: str | Path | nn.Module = "srgan", max_memory: str | int | None = None,
@@ -129,15 +129,15 @@ class Upscaler:
                 setattr(self.network, stage, torch.compile(getattr(self.network, stage), dynamic=True))
 
     def sharing(self, memory: int) -> "Upscaler":
-        """The same model for one of several pictures at a time, which may take so many bytes each, on CUDA of both."""
+        """The same model for pictures enlarged side by side: `memory` bytes for each, on CUDA here and on the device."""
         one = copy(self)
         one.memory, one.max_memory, one.progress = memory, memory, False
         return one
 
     def memory_for_tiles(self, before: int) -> float:
-        """What `max_memory` leaves for tiles, in bytes, of a picture that takes `before` bytes.
+        """The bytes that `max_memory` leaves for tiles, for a picture of `before` bytes.
 
-        Raises `UserError` where the picture and what it becomes take more, or more than this machine has.
+        Raises `UserError` where the picture and its enlargement take more, or more than this machine has.
         """
         after, on_cuda = before * self.scale**2, self.device.type == "cuda"
         least = before + 3 * after + 60e6  # 60 MB: weights, and what kernels set up once
@@ -198,7 +198,7 @@ def enlarge_kind(upscaler: Upscaler, picture: Picture) -> Picture:
 
 
 def enlarge_file(upscaler: Upscaler, file: PictureFile) -> Iterator[Picture]:
-    """The frames of a file, each enlarged when it is asked for; what is too large is refused before it is read."""
+    """The frames of a file, each enlarged when it is asked for; a file too large is refused before it is read."""
     upscaler.memory_for_tiles(file.size[0] * file.size[1] * file.pixel_bytes)
     return (enlarge_kind(upscaler, picture) for picture in file)
 
@@ -235,7 +235,7 @@ def _with_info(image: Image.Image, info: dict) -> Image.Image:
     return image
 
 
-@overload  # for editors and type checkers: which kind comes back for which
+@overload  # for editors and type checkers: what comes back for what goes in
 def upscale(image: str | Path | Image.Image, model: str | Path | nn.Module = ..., max_memory: str | int | None = ...,
             device: str = ..., half: bool = ..., compile: bool = ..., progress: bool = ...,
             scale: int | None = ...) -> Image.Image: ...
@@ -251,9 +251,9 @@ def upscale(image: str | Path | Image.Image | np.ndarray | Tensor, model: str | 
     """Enlarges one picture, by 4 with the shipped models; the same kind comes back.
 
     A path or a PIL picture gives a PIL picture of the same mode (`srgan_nb.pictures` has the rules, `enlarge_array` and
-    `enlarge_tensor` those for numbers). A file is turned upright and keeps its colour profile (with the rest of its
-    metadata by `upscale_file`), a PIL picture is taken as it is. The rest is as for `Upscaler`; keep one of those when
-    there are many pictures. Raises `UserError` with one clear line for what can't be read or enlarged.
+    `enlarge_tensor` those for numbers). A file is turned upright and keeps its colour profile (`upscale_file` keeps
+    the rest of its metadata too); a PIL picture is taken as it is. The other arguments are `Upscaler`'s; keep one of
+    those when there are many pictures. Raises `UserError` with one clear line for what can't be read or enlarged.
     """
     return Upscaler(model, max_memory, device, half, compile, progress, scale)(image)
 
