@@ -23,9 +23,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from .errors import UserError, counted
+from .errors import UserError, counted, progress_bar
 from .files import check_free_space, data_folder, flush_to_disk, folder_atomically, locked, write_atomically
 from .images import open_image, to_rgb
 
@@ -68,8 +67,8 @@ def transfer(url: str, part: Path, checked: bool, progress: bool) -> None:
             check_free_space(part.parent, int(left or 0), f"downloading {part.stem}")
             mark = response.headers.get("ETag") or response.headers.get("Last-Modified")
             note.write_text(json.dumps({"url": url, "mark": None if (mark or "").startswith("W/") else mark}))
-            with open(part, "ab" if have else "wb") as file, tqdm(
-                    desc=part.stem, total=total, initial=have, unit="B", unit_scale=True, disable=not progress) as bar:
+            with open(part, "ab" if have else "wb") as file, progress_bar(
+                    desc=part.stem, total=total, initial=have, unit="B", unit_scale=True, shown=progress) as bar:
                 while chunk := response.read(1 << 18):
                     file.write(chunk)
                     bar.update(len(chunk))

@@ -1,6 +1,15 @@
-"""What a user can mend is told in one line, and numbers with their nouns. The lowest floor."""
+"""What users are told: in one line what they can mend, numbers with their nouns, how far the work is. The lowest floor."""
 
-__all__ = ["UserError", "counted"]
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm.auto import tqdm
+from tqdm.std import tqdm as text_bar
+
+__all__ = ["UserError", "counted", "progress_bar"]
+
+PAUSE = 60.0  # seconds before a bar's first line in a file, and between two
 
 
 class UserError(ValueError):
@@ -10,3 +19,22 @@ class UserError(ValueError):
 def counted(count: int, thing: str) -> str:
     """A number with its noun: "1 photo", "1,234 photos"."""
     return f"{count:,} {thing}" + ("" if count == 1 else "s")
+
+
+class _Lines(text_bar):
+    """A bar whose states stand one below the other, as plain lines."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        if msg is None:  # else the line is to be cleared
+            print(self, file=self.fp, flush=True)
+
+
+def progress_bar(items: Iterable | None = None, shown: bool = True, **options: Any) -> tqdm:
+    """tqdm's bar with its options, a widget in a notebook; where stderr is a file, a line each `PAUSE` seconds instead.
+
+    None where it is not to be `shown`, and without stderr: in a service, or on Windows without a console.
+    """
+    shown = shown and sys.stderr is not None
+    if not shown or sys.stderr.isatty() or "ipykernel.zmqshell" in sys.modules:
+        return tqdm(items, disable=not shown, **options)
+    return _Lines(items, leave=False, mininterval=PAUSE, maxinterval=PAUSE, **options | {"delay": PAUSE})

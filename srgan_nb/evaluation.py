@@ -130,10 +130,10 @@ from functools import partial
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from .bicubic import upsample_bicubic
 from .devices import choose_device
+from .errors import progress_bar
 from .generator import Generator
 from .metrics import PAPER, Protocol, TextureMeter, lpips, lpips_network, psnr, ssim
 from .upscaling import Bicubic, Upscaler, find_network
@@ -284,7 +284,7 @@ def enlarge_dataset(dataset: str | Path, model: Model, limit: int | None = None,
     pairs, alone = find_pairs(folder, model.scale)
     omitted = [] if omitted is None else omitted
     omitted += alone
-    for name, hr_file, lr_file in tqdm(pairs[:limit], desc=f"{folder.name}, {model.name}", disable=not progress):
+    for name, hr_file, lr_file in progress_bar(pairs[:limit], progress, desc=f"{folder.name}, {model.name}"):
         try:
             lr, hr = read_pair(hr_file, lr_file, model.scale)
             made = read_made(model.made, name, hr, model.scale) if model.made else None

@@ -27,10 +27,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from tqdm.auto import tqdm
 
 from .bicubic import crop_to_multiple, downsample
-from .errors import UserError, counted
+from .errors import UserError, counted, progress_bar
 from srgan_nb.files import (
     check_free_space,
     data_folder,
@@ -126,7 +125,7 @@ def _in_threads(function: Callable, items: Iterable, workers: int, what: str, pr
     try:
         with warnings.catch_warnings():  # here, since it is not made for threads
             warnings.simplefilter("ignore")  # Pillow warns of large photos and of odd metadata
-            return list(tqdm(pool.map(function, items), what, len(items), unit="file", disable=not progress, delay=1))
+            return list(progress_bar(pool.map(function, items), progress, desc=what, total=len(items), unit="file", delay=1))
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -412,7 +411,7 @@ def _write_copies(photos: str | Path | Iterable, out: str | Path, copies: Callab
     if out.exists():
         raise UserError(f"{out} is there: name a new folder")
     with folder_atomically(out) as folder:
-        for number, name in enumerate(tqdm(list(files)[:len(files) - leave_out], unit="photo", delay=1)):
+        for number, name in enumerate(progress_bar(list(files)[:len(files) - leave_out], unit="photo", delay=1)):
             for subfolder, picture in copies(to_rgb(open_image(files[name])), number).items():
                 target = (folder / subfolder / name).with_suffix(".png")
                 target.parent.mkdir(parents=True, exist_ok=True)

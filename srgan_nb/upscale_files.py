@@ -17,10 +17,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from tqdm.auto import tqdm
 
 from srgan_nb.devices import Processes
-from srgan_nb.errors import UserError
+from srgan_nb.errors import UserError, progress_bar
 from srgan_nb.files import is_run
 from srgan_nb.pictures import FORMATS, Picture, PictureFile, check_writable, format_of, reduce_picture, write_pictures
 from srgan_nb.upscaling import Upscaler, enlarge_file, enlarge_kind
@@ -179,7 +178,7 @@ def enlarge_places(places: dict[Path, Path], upscaler: Upscaler, force: bool, qu
             write_enlarged(path, mine[path], by, quality, size)
             made.add(path)
 
-    with tqdm(total=len(rest), unit="picture", disable=not progress or sys.stderr is None or not processes.first) as bar:
+    with progress_bar(total=len(rest), unit="picture", shown=progress and processes.first) as bar:
         memory = upscaler.memory / 2 if upscaler.max_memory is None else upscaler.max_memory
         at_once = int(min(torch.get_num_threads(), len(rest), memory // SHARE))
         if at_once > 1 and upscaler.device.type != "mps":  # which several threads can't use

@@ -9,7 +9,6 @@ __all__ = ['Bicubic', 'find_network', 'fast_form', 'bytes_of', 'memory_of_machin
 # %% ../nbs/30_upscaling.ipynb #fea02d52
 import math
 import os
-import sys
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from copy import copy
@@ -22,12 +21,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from .bicubic import bicubic_resize
 from .checkpoints import check_name, load_generator
 from .devices import choose_device, unwrapped
-from .errors import UserError
+from .errors import UserError, progress_bar
 from .generator import Generator
 from .pictures import MODES, Kind, Picture, PictureFile, enlarge_picture, image_of, picture_of
 from .tiles import PEAKS, FastGenerator, TwoStages, enlarge_in_tiles
@@ -170,9 +168,8 @@ def _run(upscaler: Upscaler, images: Tensor, memory: float, smooth: bool = False
     network = Bicubic(upscaler.scale, images.dtype == torch.uint8) if bicubic else upscaler.network
     device = torch.device("cpu") if bicubic else upscaler.device
     dtype = torch.float32 if bicubic else upscaler.dtype
-    if not upscaler.progress or sys.stderr is None:  # a service, or Windows without a console
-        return enlarge_in_tiles(network, images, memory, device, dtype)
-    with tqdm(total=len(images) * images[0, 0].numel() * network.scale**2, unit="px", unit_scale=True) as bar:
+    pixels = len(images) * images[0, 0].numel() * network.scale**2
+    with progress_bar(total=pixels, shown=upscaler.progress, unit="px", unit_scale=True) as bar:
         return enlarge_in_tiles(network, images, memory, device, dtype, bar.update)
 
 # %% ../nbs/30_upscaling.ipynb #999cde55

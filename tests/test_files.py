@@ -1,15 +1,20 @@
-"""Files appear whole or not at all, whatever happens to the writer."""
+"""Files appear whole or not at all, whatever happens to the writer; and what else stands on the lowest floors."""
 
+import io
 import itertools
 import os
 import signal
+import sys
 import time
+from math import inf
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+import tqdm.auto
 
-from srgan_nb.errors import UserError, counted
+from srgan_nb import errors
+from srgan_nb.errors import UserError, counted, progress_bar
 from srgan_nb.files import check_free_space, locked, write_atomically
 from tests.support.kills import killed_at_change
 from tests.support.processes import context
@@ -187,3 +192,25 @@ def test_an_error_inside_opens_the_lock(tmp_path):
 
 def test_numbers_agree_with_their_nouns():
     assert [counted(count, "photo") for count in (0, 1, 2, 1234)] == ["0 photos", "1 photo", "2 photos", "1,234 photos"]
+
+
+@pytest.mark.parametrize(("pause", "lines"), [(inf, 0), (0, 301)])
+def test_a_bar_in_a_file_is_a_line_now_and_then(monkeypatch, capsys, pause, lines):
+    "None before the pause is over; where there is no pause, one at the start and for each item, none of them drawn over another."
+    monkeypatch.setattr(errors, "PAUSE", pause)
+    assert list(progress_bar(range(300), unit="photo", delay=1)) == [*range(300)]
+    said = capsys.readouterr().err
+    assert said.count("\n") == len(said.splitlines()) == lines and "\r" not in said
+    assert not lines or said.splitlines()[-1].startswith("100%|") and "300/300" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("place", "drawn"), [("terminal", True), ("notebook", True), ("hidden", False), ("none", False)])
+def test_a_bar_is_drawn_in_terminals_and_notebooks_alone(monkeypatch, place, drawn):
+    file = io.StringIO()
+    file.isatty = lambda: place == "terminal"
+    monkeypatch.setattr(sys, "stderr", None if place == "none" else file)
+    if place == "notebook":
+        monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", object())
+    bar = progress_bar(range(3), place != "hidden")
+    assert type(bar) is tqdm.auto.tqdm and bar.disable is not drawn and list(bar) == [0, 1, 2]
+    assert ("3/3" in file.getvalue()) is drawn

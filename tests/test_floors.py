@@ -82,3 +82,8 @@ def test_classes_are_short_and_flat(path: Path) -> None:
     parents = {name: [base.id for base in node.bases if isinstance(base, ast.Name) and base.id in classes]
                for name, node in classes.items()}
     assert [name for name, own in parents.items() if any(parents[parent] for parent in own)] == []
+
+
+def test_all_bars_come_from_one_place() -> None:
+    "Which knows what to do where there is no terminal; training has its own lines."
+    assert {name for name, source in MODULES.items() if "tqdm" in source} == {"errors", "reporter"}
