@@ -15,7 +15,6 @@ from PIL import Image
 
 from .errors import UserError
 
-# %% ../nbs/11_pictures.ipynb #d4890f0f
 DEMO_PHOTOS = {
     "astronaut": ("skimage", "data/astronaut.png"),
     "chelsea": ("skimage", "data/chelsea.png"),
