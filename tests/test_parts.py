@@ -31,7 +31,7 @@ from srgan_nb.settings import (
     TaskSettings,
     settings_for,
 )
-from srgan_nb.stages import Learner, SRGANStage, SRResNetStage
+from srgan_nb.stages import Learner, SRGANStage, SRResNetStage, Stage
 from srgan_nb.trainer import Interrupted
 from tests.conftest import ROOT
 from tests.support.small_runs import SMALL, SMALL_GAN, assert_same
@@ -202,6 +202,12 @@ def test_a_learner_goes_on_from_its_state(options: dict) -> None:
     assert_same(first.state_dict(), second.state_dict())
     assert first.optimizer.param_groups[0]["lr"] == (0.1 if options.get("constant") else 0.05)
     assert (first.shown is first.network) == ("ema" not in options)
+
+
+def test_a_stage_keeps_what_learns_and_how_the_loss_is_scaled() -> None:
+    stage = Stage(recipe("srresnet", ema=0.9), small_generator())
+    assert list(stage.state_dict()) == ["generator", "generator_optimizer", "average", "scaler"]
+    assert stage.learners == [stage.generator] and stage.shown is stage.generator.average.module
 
 
 @pytest.mark.parametrize("kind, options", [(SRResNetStage, {}), (SRGANStage, {}),
