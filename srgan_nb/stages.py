@@ -271,7 +271,7 @@ def first_generator(settings: Settings) -> Generator:
 # %% ../nbs/54_stages.ipynb #8b1704ed
 def layout_of(settings: Settings) -> torch.memory_format:
     "How pictures and networks lie in memory."
-    return torch.channels_last if settings.channels_last else torch.preserve_format
+    return torch.channels_last if settings.channels_last else torch.contiguous_format
 
 
 def content_of(settings: Settings) -> PixelLoss | VGGContentLoss:

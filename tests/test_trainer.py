@@ -796,6 +796,17 @@ def test_the_loop_turns_with_whatever_parts_it_is_given(photos, tmp_path):
     assert validated == [pack] and [row["step"] for row in read_rows(run.table("log"))] == [2]
 
 
+@pytest.mark.parametrize("last, layout", [(True, torch.channels_last), (False, torch.contiguous_format)])
+def test_pictures_and_weights_lie_in_memory_as_the_recipe_says(last, layout, photos, tmp_path):
+    found = []
+
+    def look_in(trainer, lr, hr):
+        found.extend(part.is_contiguous(memory_format=layout) for part in (lr, hr, trainer.stage.generator.network.tail.weight))
+
+    Trainer(run_settings("srresnet", photos, None, tmp_path / "run", steps=1, channels_last=last), before_update=look_in).fit()
+    assert found == [True, True, True]
+
+
 @pytest.mark.parametrize("kind", [{}, TEXTURES])
 def test_the_judge_is_heard_on_held_out_photographs_and_learns_nothing_there(kind, photos, trained, tmp_path):
     settings = run_settings("srgan", photos, trained, tmp_path / "run", relativistic=False, **kind)
