@@ -191,37 +191,39 @@ class BlindComparison:
         if not shapes[0] or shapes[0] != shapes[1] or shapes[0] != shapes[2] or names[0] == names[1]:
             raise UserError("a blind comparison needs crops in pairs of one size, and two different names")
         dice, pairs = random.Random(seed), len(first)
-        self._first, self._second, self._hr, self._names = first, second, hr, names
-        self._order = dice.sample(range(pairs), pairs)
-        self._first_is_left = dice.sample([pair % 2 == 0 for pair in range(pairs)], pairs)
-        self._first_chosen = list[bool]()
+        order, sides = dice.sample(range(pairs), pairs), dice.sample([pair % 2 == 0 for pair in range(pairs)], pairs)
+        self._names, self._preferred = names, list[str]()
+        self._turns: list[tuple[dict[str, str], list[Tensor]]] = []  # whose are left and right; the crops from there to there
+        for pair, first_is_left in zip(order, sides, strict=True):
+            both = list(zip(names, (first[pair], second[pair]), strict=True))
+            (left, left_crop), (right, right_crop) = both if first_is_left else reversed(both)
+            between = [] if hr is None else [hr[pair]]
+            self._turns.append(({"left": left, "right": right}, [left_crop, *between, right_crop]))
 
     @property
     def remaining(self) -> int:
         """How many pairs have no answer yet."""
-        return len(self._order) - len(self._first_chosen)
+        return len(self._turns)
 
     def crops(self) -> list[Tensor]:
         """The present pair: left, HR if given, right."""
-        if not self.remaining:
+        if not self._turns:
             raise UserError("every pair has its answer")
-        pair, turn = self._order[len(self._first_chosen)], len(self._first_chosen)
-        both = [self._first[pair], self._second[pair]][::1 if self._first_is_left[turn] else -1]
-        return [both[0], *([] if self._hr is None else [self._hr[pair]]), both[1]]
+        return self._turns[0][1]
 
     def answer(self, side: Literal["left", "right"]) -> None:
         """Which crop of the present pair is preferred; the next pair's turn."""
-        if side not in ("left", "right") or not self.remaining:
+        if side not in ("left", "right") or not self._turns:
             raise UserError(f"{side}: the answer is left or right, once for every pair")
-        self._first_chosen.append((side == "left") == self._first_is_left[len(self._first_chosen)])
+        names, _ = self._turns.pop(0)
+        self._preferred.append(names[side])
 
     def result(self) -> dict[str, tuple[int, float, float]]:
         """For each name: how often it was preferred, and the 95 % interval of that share."""
-        if self.remaining:
+        if self._turns:
             raise UserError(f"no result before the end: {counted(self.remaining, 'pair')} without an answer")
-        answers, chosen = len(self._order), sum(self._first_chosen)
-        return {name: (times, *wilson_interval(times, answers))
-                for name, times in zip(self._names, (chosen, answers - chosen), strict=True)}
+        chosen = {name: self._preferred.count(name) for name in self._names}
+        return {name: (times, *wilson_interval(times, len(self._preferred))) for name, times in chosen.items()}
 
 # %% ../nbs/66_reports.ipynb #66blind15
 def blind_widget(comparing: BlindComparison, zoom: int = 4):
