@@ -18,6 +18,8 @@ from srgan_nb.errors import UserError
 
 __all__ = ["train", "evaluate", "upscale", "download", "reduce", "degrade"]
 
+SCALES = (2, 3, 4, 8)  # those of `generator.UPSAMPLE_FACTORS`, whose import would take seconds
+
 
 def meant(argument: str) -> str:
     "The argument with the home folder instead of a tilde, also behind --flag=, where no shell puts it."
@@ -166,7 +168,7 @@ def evaluate_parser() -> argparse.ArgumentParser:
                         help="bicubic, a shipped name, a .safetensors file or a run's folder; several may be named")
     parser.add_argument("--pairs", nargs=2, action="append", default=[], metavar=("SR", "HR"),
                         help="a folder of pictures that any method has made, and the set of their HR; several times")
-    parser.add_argument("--scale", type=int, choices=(2, 3, 4, 8), help="of bicubic and of --pairs; networks have their own")
+    parser.add_argument("--scale", type=int, choices=SCALES, help="of bicubic and of --pairs; networks have their own")
     parser.add_argument("--intervals", action="store_true",
                         help="add each model's difference from the first of its set, with a 95 %% interval")
     parser.add_argument("--lpips", choices=("squeeze", "alex", "vgg"), help="add LPIPS by this network")
@@ -241,7 +243,7 @@ def upscale(arguments: Sequence[str] | None = None) -> int:
         parser.error("OUT is -: one picture goes there, in the format that --format names")
     if not one and ("-" in given.sources or any(Path(source).is_dir() for source in given.sources)):
         parser.error("several IN are pictures: a folder, or -, is named alone")
-    own_scale = int(given.scale) if given.model == "bicubic" and given.scale in (2, 3, 4, 8) else None
+    own_scale = int(given.scale) if given.model == "bicubic" and given.scale in SCALES else None
     upscaler = Upscaler(given.model, given.max_memory, device=given.device, half=given.half, compile=given.compile,
                         progress=one and not Path(first).is_dir() and given.target != "-", scale=own_scale)
     how = {"quality": given.quality, "size": TargetSize(given.scale, given.width, given.height, given.megapixels)}
@@ -295,7 +297,7 @@ def degrade(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m srgan_nb degrade", description="Copies photographs (HR) and degrades them (LR).")
     parser.add_argument("photos", metavar="PHOTOS", help="a folder of photographs")
     parser.add_argument("out", metavar="OUT", help="a new folder, for HR and LR; give it to srgan_train --data")
-    parser.add_argument("--scale", type=int, default=4, choices=(2, 3, 4, 8), help="HR side / LR side")
+    parser.add_argument("--scale", type=int, default=4, choices=SCALES, help="HR side / LR side")
     for name, kind, usual, what in (("blur", float, (0.2, 2.0), "deviations of the blur, in HR pixels"),
                                     ("noise", float, (0.0, 10.0), "deviations of the noise, of 255"),
                                     ("jpeg", int, (40, 95), "qualities of the JPEG file")):

@@ -14,6 +14,7 @@ from srgan_nb import cli
 from srgan_nb.__main__ import COMMANDS, main
 from srgan_nb.checkpoints import SHIPPED
 from srgan_nb.demo import demo
+from srgan_nb.generator import UPSAMPLE_FACTORS
 from srgan_nb.images import demo_photo
 
 
@@ -25,6 +26,10 @@ def photos(tmp_path_factory):
         Image.open(demo_photo(name)).convert("RGB").crop((100, 100, 196, 180)).save(folder / f"{name}.png")
     (folder / "broken.png").write_bytes(b"not a picture")
     return folder
+
+
+def test_the_commands_offer_the_scales_that_networks_have():
+    assert cli.SCALES == tuple(UPSAMPLE_FACTORS)
 
 
 def test_evaluate_prints_a_table_and_tells_what_was_left_out(photos, tmp_path, capsys):
