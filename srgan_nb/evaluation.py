@@ -313,7 +313,7 @@ def evaluate(dataset: str | Path, model: str | Path | Callable | Model = "srgan"
     if lpips_net:
         lpips_network(lpips_net)  # where it is missing, say so before the work
     folder = find_dataset(dataset)
-    given = any(lr_file for *_, lr_file in find_pairs(folder, model.scale)[0])
+    _, given = pair_folders(folder, model.scale)
     result = Evaluation(folder.resolve().name, model, "given" if given else "made by bicubic",
                         texture=TextureMeter() if texture else None)
     for name, lr, sr, hr in enlarge_dataset(folder, model, limit, progress, result.omitted):
