@@ -279,7 +279,7 @@ def content_of(settings: Settings) -> PixelLoss | VGGContentLoss:
     return content_loss(settings.content, settings.vgg_weights, settings.content_weight, pool=settings.vgg_pool,
                         network=settings.vgg_network, relative=settings.vgg_relative, share=settings.vgg_share)
 
-
+# %% ../nbs/54_stages.ipynb #54stage1
 class Stage:
     """What both stages are: a generator that learns, and one state of all that learns beside it.
 
