@@ -55,7 +55,7 @@ class Precision:
     "float32"; "bfloat16": autocast, no scaling needed; "float16": autocast, with the loss scaled so that small
     gradients don't vanish (Micikevicius et al., 2018). Weights and optimiser states stay float32 throughout.
     clip: the longest gradient, over all weights of an optimiser; a longer one is shortened (Pascanu et al., 2013).
-    Raises `UserError` for an unknown name, or float16 elsewhere than on CUDA.
+    Raises `UserError` for an unknown name, or for float16 without CUDA.
     """
 
     def __init__(self, name: str = "float32", device: torch.device | str = "cpu", clip: float | None = None):
@@ -72,11 +72,11 @@ class Precision:
         return torch.autocast(self.device_type, self.dtype, enabled=self.name != "float32")
 
     def backward(self, loss: Tensor) -> None:
-        "Adds the gradient of `loss` to what is there."
+        "Adds the gradient of `loss` to those already there."
         self.scaler.scale(loss).backward()
 
     def step(self, optimizer: Optimizer) -> None:
-        "One step of `optimizer` down the gradients that are there; skipped where float16 overflowed."
+        "One step of `optimizer` by the gradients that are there; skipped where float16 overflowed."
         if self.clip is not None:
             self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_([weight for group in optimizer.param_groups for weight in group["params"]], self.clip)
@@ -84,11 +84,11 @@ class Precision:
         self.scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
-        "The factor that float16's losses are scaled by, and how it grew; empty in the other formats."
+        "The factor that float16's losses are scaled by, and how it grows; empty in the other formats."
         return self.scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        "Goes on with a saved factor; a run that was in a different format until now begins a new one."
+        "Continues with a saved factor; a run that was in a different format until now begins with a new one."
         if state:
             self.scaler.load_state_dict(state)
 
@@ -124,7 +124,7 @@ def require_compiler(device: torch.device) -> None:
     "Raises `UserError` where torch.compile does not work on this device, by compiling one line."
     try:
         torch.compile(lambda x: x * 2 + 1)(torch.zeros(8, device=device))
-    except Exception as error:  # whatever the compilers of this world say
+    except Exception as error:  # compilers fail in many ways
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"--compile does not work here ({reason[0]}): leave it out, or install a compiler") from None
 
@@ -142,7 +142,7 @@ def unwrapped(network: nn.Module, keep_compiled: bool = False) -> nn.Module:
 # %% ../nbs/57_scaling_up.ipynb #ebfd3971
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train together: this one's `rank` among `world`, its `device`. Alone it is rank 0 of 1."""
+    """The processes that train together: this one's `rank` among `world`, its `device`. A single process is rank 0 of 1."""
 
     rank: int = 0
     world: int = 1
@@ -150,20 +150,20 @@ class Processes:
 
     @classmethod
     def here(cls, device: torch.device | str = "cpu") -> "Processes":
-        "Those that torchrun has started, as the environment tells; without torchrun this one alone."
+        "Those that torchrun has started, as the environment tells; without torchrun only this one."
         if "RANK" not in os.environ:
             return cls(device=torch.device(device))
         return cls(int(os.environ["RANK"]), int(os.environ.get("WORLD_SIZE", "1")), torch.device(device))
 
     @property
     def can_meet(self) -> bool:
-        "Whether they can exchange anything: torchrun tells where, nobody tells the tasks of a job array."
+        "Whether they can exchange anything: torchrun gives them an address, a job array does not."
         return "MASTER_ADDR" in os.environ
 
     def join(self, hours: float = 0.5) -> None:
-        """Begins the exchange with the others, by NCCL on CUDA and gloo elsewhere; alone: nothing.
+        """Begins the exchange with the others, by NCCL on CUDA and gloo elsewhere; a single process does nothing.
 
-        hours: how long one waits for another before it takes it for dead.
+        hours: how long a process waits for the others before it gives up.
         """
         if self.world > 1 and not distributed.is_initialized():
             distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=timedelta(hours=hours))
@@ -185,7 +185,7 @@ class Processes:
         return bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0) if self.world > 1 else flag
 
     def gather(self, value: Any) -> list:
-        "The values of all processes, in the order of their ranks; this one's alone where they have not joined."
+        "The values of all processes, in the order of their ranks; only this one's where they have not joined."
         if not distributed.is_initialized():
             return [value]
         values = [value] * self.world
@@ -193,7 +193,7 @@ class Processes:
         return values
 
     def wait(self) -> None:
-        "Returns when every process has come here."
+        "Returns when every process has called it."
         if self.world > 1:
             distributed.barrier()
 
@@ -201,7 +201,7 @@ class Processes:
         """Ends the exchange, as the last thing a program does.
 
         gloo's threads must end before Python does, or now and then one aborts the process. They end with the group,
-        which the cycles that DDP leaves behind keep alive: so these are collected first.
+        which reference cycles left by DDP keep alive: so these are collected first.
         """
         if distributed.is_initialized():
             gc.collect()

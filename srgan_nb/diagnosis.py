@@ -125,7 +125,7 @@ def standing(settings: Settings, rows: list[dict[str, float]], validation: list[
 def diagnose(run: str | Path) -> Diagnosis:
     """Reads the log of a training run and says in plain words whether it is healthy; print what it returns.
 
-    `run`: a folder, of either stage, running or ended. `UserError`: no run, or tables in which columns are missing.
+    `run`: its folder, of either stage, running or ended. Raises `UserError` where there is no run or a table lacks columns.
     """
     folder = RunFolder(run)
     settings = folder.settings()

@@ -179,16 +179,16 @@ def grid_energy(images: Tensor, period: int) -> Tensor:
     """The strength of a pattern of period `period`: (N, C, H, W) in [0, 1] -> (N,), in grey levels squared.
 
     The energy at the grid's frequencies k/period, frequency 0 left out: the variance of the average tile of
-    period x period pixels, after the picture's slow part is taken off; mean over the channels. 1 means a pattern whose
+    period x period pixels, after the slowly varying part is subtracted; mean over the channels. 1 means a pattern whose
     root mean square is one grey level of 255. Give it the luma of a picture, and compare with the same scene's
-    original: photographs have about 0.01 at period 4. A sub-pixel convolution of factor r leaves its checkerboard at
+    original: photographs have 0.01 or less at period 4. A sub-pixel convolution of factor r leaves its checkerboard at
     period r, two in a row also at r*r. (C, H, W) gives one number. Raises UserError for sides under 4 periods.
     The artefact is described by Odena et al. 2016; the measure is this project's.
     """
     if min(images.shape[-2:]) < 4 * period:
         raise UserError(f"{images.shape[-2]}x{images.shape[-1]} pixels are too few for a grid of period {period}")
     slow = F.avg_pool2d(F.avg_pool2d(images, period, stride=1), period, stride=1)
-    edge = period - 1  # what the two moving averages take off at each border
+    edge = period - 1  # what the two moving averages cut off at each border
     fine = images[..., edge:-edge, edge:-edge] - slow
     height, width = (side // period * period for side in fine.shape[-2:])
     tiles = fine[..., :height, :width].unflatten(-1, (-1, period)).unflatten(-3, (-1, period))
@@ -202,7 +202,7 @@ def balance_(convolution: nn.Conv2d, factor: int = 2) -> nn.Conv2d:
 
     `convolution` has C*r*r filters, r is `factor`; only the mean of each kernel moves, to its group's mean. The new
     weights are the nearest that have the property, so a second call changes nothing. Returns `convolution`; raises UserError
-    where r*r does not divide its filters. ICNR's condition, asked of the kernels' sums only; this project's own.
+    where r*r does not divide its filters. ICNR's condition, but only for the sums of the kernels; this project's own.
     """
     if convolution.out_channels % factor**2:
         raise UserError(f"{convolution.out_channels} filters are no multiple of {factor**2}: whole groups are wanted")

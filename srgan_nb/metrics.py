@@ -64,8 +64,8 @@ from .generator import grid_energy
 def flat_patches(picture: Tensor, original: Tensor, size: int = 32, share: float = 0.25) -> Tensor:
     """The luma of the flattest places of a photograph: (3, H, W) -> (N, 1, size, size), in [0, 1].
 
-    Cut from `picture`; chosen by the standard deviation of the same places in `original` (3, H, W), the `share` with
-    the least. `size`: for `grid_peak`, a multiple of the period, so that a grid's frequencies are bins of the spectrum.
+    Cut from `picture`; chosen by the standard deviation of the same places in `original` (3, H, W): the `share` with
+    the smallest. `size`: for `grid_peak`, a multiple of the period, so that a grid's frequencies are bins of the spectrum.
     Raises `UserError` where the two do not match or are smaller than a patch.
     """
     if picture.shape != original.shape or min(original.shape[-2:]) < size:
@@ -91,7 +91,7 @@ def grid_peak(patches: Tensor, period: int = 4) -> float:
     """The highest peak at a grid's frequencies k/period above the spectrum around it, in dB; about 0 without a grid.
 
     patches: (N, 1, S, S), S a multiple of `period`, at least 8 periods. Power spectra under a Hann window, averaged
-    over the patches; around a frequency are the bins two and three away. Frequency 0 is left out.
+    over the patches; the surroundings of a frequency are the bins two and three away. Frequency 0 is left out.
     Raises `UserError` for other sizes.
     """
     size = patches.shape[-1]
@@ -114,8 +114,8 @@ def grid_peak(patches: Tensor, period: int = 4) -> float:
 def patch_spectra(picture: Tensor, size: int = 64) -> Tensor:
     """Power spectra of the luma of a picture's patches: (3, H, W) in [0, 1] -> (N, size, size).
 
-    Patches of size x size pixels, one every size/2 in both directions, row by row; under a Hann window, their mean
-    taken off. Frequencies lie as `torch.fft.fftfreq` has them. Raises `UserError` for a smaller picture.
+    Patches of size x size pixels, one every size/2 in both directions, row by row; their mean subtracted, under a Hann
+    window. Frequencies are in the order of `torch.fft.fftfreq`. Raises `UserError` for a smaller picture.
     """
     if picture.ndim != 3 or min(picture.shape[-2:]) < size:
         raise UserError(f"texture is measured in patches of {size}x{size}, got a picture {tuple(picture.shape)}")

@@ -45,7 +45,7 @@ def open_photos(settings: Settings, progress: bool = True) -> tuple[Pack, Pack]:
 
 # %% ../nbs/56_trainer.ipynb #2898b850
 class Interrupted(Exception):
-    "A run was asked to stop and has saved everything; the text says how to go on, `signal` is the signal's number."
+    "A run was asked to stop and has saved everything; the text says how to continue, `signal` is the signal's number."
 
     def __init__(self, settings: Settings, step: int, signal: int):
         super().__init__(f"stopped after step {step} of {settings.steps}, everything is saved; to go on: "
@@ -59,10 +59,10 @@ SAVING = {getattr(signal, name) for name in ("SIGUSR1", "SIGHUP") if hasattr(sig
 
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """Inside the block signals only enter the list, so that no step is cut; a second one that stops does so at once.
+    """Inside the block signals are only noted in the list, so that no step is cut off; a second one to stop acts at once.
 
-    SIGINT and SIGTERM ask a run to save and to stop, SIGUSR1 and SIGHUP (of schedulers, and of a terminal that is
-    closed) to save and to go on.
+    SIGINT and SIGTERM ask a run to save and to stop, SIGUSR1 and SIGHUP (from schedulers, and from a terminal that is
+    closed) to save and to continue.
     """
     asked: list[int] = []
 
@@ -94,7 +94,7 @@ def validated_enough(trainer: "Trainer", unseen: Pack) -> bool:
 
 
 def requests(asked: list[int], step: int, processes: Processes) -> tuple[bool, bool]:
-    """Whether any process was asked to stop, and whether to save; what is to be saved for goes from the list.
+    """Whether any process was asked to stop, and whether to save; requests to save are removed from the list.
 
     `asked`: the signals of `noted_signals`.
     """
@@ -106,7 +106,7 @@ def requests(asked: list[int], step: int, processes: Processes) -> tuple[bool, b
 
 # %% ../nbs/56_trainer.ipynb #56train1
 def train(trainer: "Trainer", batches: Batches, unseen: Pack, asked: list[int]) -> bool:
-    """The loop, of either stage, with the parts of a trainer; whether it was asked to stop before the last batch.
+    """The loop of either stage, with the parts of a trainer; whether it was asked to stop before the last batch.
 
     `unseen`: photographs to validate on. `asked`: the signals of `noted_signals`.
     """
@@ -169,8 +169,8 @@ class Trainer:
 
     `Trainer(settings).fit()` starts a run, `Trainer.resume(folder).fit()` continues one, on the CPU bit for bit.
     `live` draws curves in a notebook, `quiet` prints nothing; `earlier`, the settings until now, is for `resume`.
-    `before_update` looks in: it is called as before_update(trainer, lr, hr), floats in [0, 1], and may return a different
-    batch. Building one writes nothing. Raises `UserError` where something does not fit, before any work.
+    `before_update` is called before each update as before_update(trainer, lr, hr), floats in [0, 1]; it may return a
+    different batch. Building one writes nothing. Raises `UserError` where something does not fit, before any work.
     """
 
     def __init__(self, settings: Settings, live: bool = False, quiet: bool = False,
@@ -204,7 +204,7 @@ class Trainer:
     def fit(self) -> Generator:
         """Trains from the last checkpoint to the last step; returns the trained generator in evaluation mode.
 
-        Raises `Interrupted` when asked to stop, after saving, and `UserError` when a loss is no number any more;
+        Raises `Interrupted` when asked to stop, after saving, and `UserError` when a loss is no longer a finite number;
         the last good checkpoint is then still there.
         """
         settings, state, processes, device = self.settings, self.state, self.processes, self.device
@@ -256,7 +256,7 @@ class _EnoughTimed(Exception):
 def seconds_per_step(settings: Settings, steps: int = 10) -> float:
     """How long an update of this recipe takes here: the median of `steps` after three that warm up.
 
-    Nothing is left behind but the packed photographs. Raises `UserError` as `Trainer`.
+    Nothing is left behind but the packed photographs. Raises `UserError` as `Trainer` does.
     """
     moments: list[float] = []
 
