@@ -78,9 +78,9 @@ def find_dataset(dataset: str | Path) -> Path:
 def find_pairs(folder: Path, scale: int = 4) -> tuple[list[tuple[str, Path, Path | None]], list[tuple[str, str]]]:
     """The pictures of a set, (name, HR file, LR file or None), and the files that are left out, (name, reason).
 
-    HR lies in HR/, HR_jpeg/ or in the folder itself. LR lies in LRx4/, LR_bicubic/X4/ or LR/ (4 stands for `scale`),
+    HR is in HR/, HR_jpeg/ or in the folder itself. LR is in LRx4/, LR_bicubic/X4/ or LR/ (4 stands for `scale`),
     named as its HR or with "x4" added. Without such a folder LR is None: to be made. Left out are those without a
-    partner, and the second of two files of one name. Raises `UserError` for no HR.
+    partner, and the second of two files of one name. Raises `UserError` where there is no HR.
     """
     suffixes, alone = Image.registered_extensions(), []
 
@@ -110,7 +110,7 @@ def find_pairs(folder: Path, scale: int = 4) -> tuple[list[tuple[str, Path, Path
 def read_pair(hr_file: Path, lr_file: Path | None, scale: int = 4) -> tuple[Tensor, Tensor]:
     """LR (3, h, w) and HR (3 or 1, scale*h, scale*w) in [0, 1]; one channel where the HR file is grey.
 
-    Raises `UserError` for files that are no pictures, and for sizes that don't belong together.
+    Raises `UserError` for files that are not pictures, and for sizes that don't belong together.
     """
     picture = open_image(hr_file)
     grey = picture.getbands()[0] in ("1", "L", "I") and len(picture.getbands()) < 3  # three begin with L: LAB
@@ -143,7 +143,7 @@ from .upscaling import Bicubic, Upscaler, find_network
 class Model:
     """What is evaluated: `upscale` takes (1, 3, h, w) in [0, 1] to (1, 3, scale*h, scale*w).
 
-    Where there is `made`, a folder of pictures that it has made elsewhere, those are taken and `upscale` is not called.
+    If `made` names a folder of pictures that were made elsewhere, those are taken and `upscale` is not called.
     """
 
     name: str
@@ -182,7 +182,7 @@ def _paper_row(generator: Generator) -> str | None:
 
 # %% ../nbs/65_evaluation.ipynb #65324cce
 def score(sr: Tensor, hr: Tensor, lpips_net: str | None = None) -> dict:
-    """One picture's row: "psnr_y" (dB), "ssim_y" (wang), "ssim_y_daala", with a net "lpips", and "grey".
+    """One picture's row: "psnr_y" (dB), "ssim_y" (wang), "ssim_y_daala", "lpips" if a network is named, and "grey".
 
     SR (3, H, W) and HR (3 or 1, H, W) in [0, 1]. "grey" is None, or the scores of a grey HR on its own 0-255.
     """
@@ -200,7 +200,7 @@ def score(sr: Tensor, hr: Tensor, lpips_net: str | None = None) -> dict:
 class Evaluation:
     """What `evaluate` returns: `rows` by `score`, each with its "name", and what was `omitted`, (name, reason).
 
-    `texture` has the patches of all pictures where it was asked for; its figures are only in the means.
+    `texture`, if asked for, pools the patches of all pictures; its figures are only in the means.
     """
 
     dataset: str
@@ -212,7 +212,7 @@ class Evaluation:
 
     @property
     def mean(self) -> dict[str, float]:
-        """The mean of every score over the pictures, grey ones scored as their colour copies; texture of all together."""
+        """The mean of every score over the pictures, grey ones scored as their colour copies; texture over all patches."""
         return _mean(self.rows) | (self.texture.read() if self.texture else {})
 
     @property
@@ -241,7 +241,7 @@ def _mean(rows: Sequence[Mapping]) -> dict[str, float]:
 def made_elsewhere(folder: str | Path, scale: int = 4) -> Model:
     """A `Model` of pictures that any method has made, in a folder, each named as its HR.
 
-    Allowed behind the name is "x4" (4 stands for `scale`), or "_" and anything. Raises `UserError` for no folder.
+    After the name may come "x4" (4 stands for `scale`), or "_" and anything. Raises `UserError` where there is no folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -254,7 +254,7 @@ def made_elsewhere(folder: str | Path, scale: int = 4) -> Model:
 
 
 def read_made(folder: Path, name: str, hr: Tensor, scale: int) -> Tensor:
-    """The picture (3, H, W) in [0, 1] that belongs to an HR (3 or 1, H, W), which may have lost less than `scale` lines.
+    """The picture (3, H, W) in [0, 1] that belongs to an HR (3 or 1, H, W), and may be less than `scale` lines larger.
 
     Raises `UserError` where there is none, or several, or its size is wrong.
     """
@@ -337,8 +337,8 @@ def paired_intervals(first: Evaluation, second: Evaluation, rounds: int = 10_000
                      seed: int = 0) -> dict[str, tuple[float, float, float]]:
     """For every score the mean of `second` minus `first` over their common pictures, and its interval's ends.
 
-    By the paired percentile bootstrap over pictures, the same for a seed. Raises `UserError` for fewer than two common
-    pictures. Source: Efron 1979, "Bootstrap Methods".
+    By the paired percentile bootstrap over pictures; the same seed gives the same interval. Raises `UserError` for fewer
+    than two common pictures. Source: Efron 1979, "Bootstrap Methods".
     """
     rows = {row["name"]: row for row in first.rows}
     pairs = [(rows[row["name"]], row) for row in second.rows if row["name"] in rows]
@@ -357,8 +357,8 @@ def paired_intervals(first: Evaluation, second: Evaluation, rounds: int = 10_000
 def interpolate_generators(first: Generator, second: Generator, amount: float) -> Generator:
     """A new generator with the weights (1 - amount) * first + amount * second, in evaluation mode, on the CPU.
 
-    Both must have the same settings, and one should have been trained on from the other. The running statistics of
-    batch normalisation are mixed alike. Raises `UserError` where the settings differ.
+    Both must have the same settings, and the training of one should have started from the other. The running statistics
+    of batch normalisation are mixed in the same way. Raises `UserError` where the settings differ.
     """
     if first.settings != second.settings:
         raise UserError(f"only generators of one shape can be mixed, not {first.settings} and {second.settings}")
@@ -372,10 +372,10 @@ def interpolate_generators(first: Generator, second: Generator, amount: float) -
 def perception_distortion(first: Generator, second: Generator, pairs: Sequence[tuple[Tensor, Tensor]],
                           amounts: Iterable[float] = (0, 0.2, 0.4, 0.6, 0.8, 1),
                           lpips_net: str | None = "squeeze") -> list[dict[str, float]]:
-    """PSNR on Y and LPIPS along the road from `first` to `second`: rows of "amount", "psnr_y" (dB), "lpips".
+    """PSNR on Y and LPIPS along the path from `first` to `second`: rows of "amount", "psnr_y" (dB), "lpips".
 
     pairs: (lr, hr), each (3, h, w) and (3, scale*h, scale*w) in [0, 1]; the scores are means over them, "lpips" only
-    with a `lpips_net`; lower is better. (In its place the plane of Blau and Michaeli 2018 has a score without HR.)
+    with a `lpips_net`; lower is better. (Instead of LPIPS, the plane of Blau and Michaeli 2018 has a score without HR.)
     """
     rows = []
     for amount in amounts:

@@ -218,7 +218,7 @@ PAPER = Protocol()
 def scored_pixels(images: Tensor, protocol: Protocol = PAPER, grey: bool = False) -> Tensor:
     """The values that a protocol compares: (..., 3 or 1, H, W) in [0, 1] -> (..., C, H', W') on 0-255, float64.
 
-    grey: the HR picture has one channel, so `protocol.grey` decides. Raises `UserError` where the border eats it all.
+    grey: the HR picture has one channel, so `protocol.grey` decides. Raises `UserError` where the border leaves nothing.
     """
     height, width, border = *images.shape[-2:], protocol.border
     if min(height, width) <= 2 * border:
@@ -348,7 +348,7 @@ PUBLIC_PROTOCOLS: dict[str, Protocol] = {
 # %% ../nbs/63_protocols.ipynb #3bd291ba
 def decode(pairs: Iterable[tuple[Tensor, Tensor]], published: float | None = None,
            protocols: Mapping[str, Protocol] = PUBLIC_PROTOCOLS) -> list[dict]:
-    """One row a protocol: its name, "psnr" and "ssim" of the set, and "off", the PSNR's distance from `published`.
+    """One row for each protocol: its name, "psnr" and "ssim" of the set, and "off", the PSNR minus `published`.
 
     pairs: (sr, hr), each (3, H, W) in [0, 1], a grey hr (1, H, W); sizes may differ. Rows come in the order of
     `protocols`, or nearest to `published` (dB) first.
