@@ -68,7 +68,7 @@ def _resize_fast_8bit(pixels: Tensor, axis: int, new_length: int) -> Tensor:
 
 
 def _repeat_border(pixels: Tensor, axis: int, margin: int) -> Tensor:
-    """The pixels continued by `margin` copies of the first and the last along `axis`, in the same memory layout."""
+    """The pixels extended by `margin` copies of the first and the last along `axis`, in the same memory layout."""
     length, shape = pixels.shape[axis], list(pixels.shape)
     shape[axis] += 2 * margin
     layout = torch.channels_last if pixels.stride(1) == 1 else torch.contiguous_format
@@ -84,7 +84,7 @@ _FAST_FACTORS = (1 / 8, 1 / 4, 1 / 2, 2, 4, 8)
 
 @cache
 def _fast_is_exact() -> bool:
-    """Whether this machine's torch gives the float64 recipe's bytes for all factors: asked once."""
+    """Whether this machine's torch gives the float64 recipe's bytes for all factors; checked once."""
     pixels = torch.randint(0, 2, (1, 3, 16, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)) * 255
     layouts = pixels, pixels.contiguous(memory_format=torch.channels_last)
     lengths = [(axis, int(pixels.shape[axis] * factor)) for axis in (-2, -1) for factor in _FAST_FACTORS]

@@ -102,7 +102,7 @@ _READABLE = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AV
 def open_image(path: str | Path) -> Image.Image:
     """Reads a picture file whole, turned upright as its EXIF says, in its own mode; of several frames the first.
 
-    PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000 and AVIF, known by their content, not by their name. Raises
+    PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, JPEG 2000 and AVIF, recognised by their content, not by their name. Raises
     `UserError` with one clear line for a missing, broken or truncated file, an unknown format, more pixels than
     Pillow allows (179 million), and the two layouts of 16-bit TIFF that it misreads.
     """

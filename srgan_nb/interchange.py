@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .devices import unwrapped
-from .errors import UserError
+from .errors import UserError, counted
 from .files import write_atomically
 from .generator import Generator
 from .images import to_signed, to_unit
@@ -181,7 +181,8 @@ def generator_of(weights: dict[str, Tensor]) -> Generator | PublicGenerator:
     blocks = len({name.split(".")[1] for name in renamed if name.startswith("blocks")})
     enlarging = [len(value) for name, value in renamed.items() if re.fullmatch(r"upsample\.\d+\.conv\.weight", name)]
     if "head.0.weight" not in renamed or not enlarging:
-        raise UserError(f"not a whole generator: {blocks} blocks, {len(enlarging)} sub-pixel convolutions, "
+        raise UserError(f"not a whole generator: {counted(blocks, 'block')}, "
+                        f"{counted(len(enlarging), 'sub-pixel convolution')}, "
                         f"{'a' if 'head.0.weight' in renamed else 'no'} first convolution")
     channels, _, kernel_size, _ = renamed["head.0.weight"].shape
     scale = math.prod(math.isqrt(filters // channels) for filters in enlarging)  # each has factor**2 * C
@@ -191,8 +192,8 @@ def generator_of(weights: dict[str, Tensor]) -> Generator | PublicGenerator:
     wrong = sorted(name for name in expected | found if expected.get(name) != found.get(name))
     if wrong:
         first, wanted = found.get(wrong[0], "nothing"), expected.get(wrong[0], "nothing")
-        raise UserError(f"{len(wrong)} weights do not fit a generator of {blocks} blocks and {channels} channels, "
-                        f"{wrong[0]} first: wanted {wanted}, found {first}")
+        raise UserError(f"{counted(len(wrong), 'weight')} out of place in a generator of {counted(blocks, 'block')} and "
+                        f"{counted(channels, 'channel')}, {wrong[0]} first: wanted {wanted}, found {first}")
     generator.load_state_dict(renamed)
     if owner.startswith("sgrvinod"):
         return PublicGenerator(generator).eval()
@@ -204,7 +205,7 @@ def generator_of(weights: dict[str, Tensor]) -> Generator | PublicGenerator:
 
 # %% ../nbs/32_interchange.ipynb #290fc7f9
 class _Inert(dict):
-    """Stands in for every class and function that a pickle names: takes all, keeps attributes, does nothing."""
+    """Stands in for every class and function that a pickle names: takes anything, keeps attributes, does nothing."""
 
     dump_patches = False  # torch asks this of old files' classes
 
@@ -235,7 +236,7 @@ _inert_pickle = SimpleNamespace(__name__="inert pickle", Unpickler=_InertUnpickl
 
 # %% ../nbs/32_interchange.ipynb #eb3296ee
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The network's weights in a checkpoint file, safetensors or pickle, found at the usual places; runs none of it.
+    """The network's weights in a checkpoint file, safetensors or pickle, found under the usual keys; runs none of its code.
 
     Raises `UserError` where there is no such file, it can't be read, or it holds no weights.
     """
@@ -247,7 +248,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             content: Any = load_file(path)
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that the classes have changed: they are not wanted at all
+                warnings.simplefilter("ignore")  # about classes that have changed: none of them is used
                 content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_inert_pickle)
     except Exception as error:  # damaged files fail in many ways
         raise UserError(f"{path}: not a checkpoint that can be read ({type(error).__name__}: {error})") from None
@@ -277,7 +278,7 @@ def _tensors_of(content, prefix: str = "") -> dict[str, Tensor]:
 def load_public(path: str | Path) -> Generator | PublicGenerator:
     """A published SRResNet or SRGAN generator, by Lornatang or sgrvinod, from its checkpoint file; in evaluation mode.
 
-    Takes and gives pictures in [0, 1], whatever its authors did. Use it as `upscale(picture, load_public(path))`.
+    It takes and gives pictures in [0, 1], whatever its authors did. Use it as `upscale(picture, load_public(path))`.
     Raises `UserError` that says what does not fit. The file's code is not run.
     """
     return generator_of(read_weights(path))
@@ -287,7 +288,7 @@ def export_program(generator: nn.Module, path: str | Path) -> Path:
     """Writes a generator as a PyTorch program with free N, H and W; the file appears whole or not at all.
 
     (N, 3, H, W) in [0, 1] -> (N, 3, scale*H, scale*W), about [0, 1], not clamped, as in evaluation mode. Returns the
-    path written: `path`, with .pt2 behind it where it does not end so.
+    path written: `path`, with .pt2 added where it has another ending.
     """
     path = Path(path) if Path(path).suffix == ".pt2" else Path(f"{path}.pt2")
     generator = unwrapped(generator)
