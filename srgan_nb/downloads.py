@@ -37,7 +37,7 @@ class Broken(Exception):
 
 
 def refusal(error: urllib.error.HTTPError) -> Exception:
-    "What a server's refusal means: `Broken` when it may pass, else `UserError`."
+    "What a server's refusal means: `Broken` when a later try may succeed, else `UserError`."
     answer = f"answered {error.code} {error.reason}"
     if error.code in (408, 416, 425, 429) or error.code >= 500:
         wait = error.headers.get("Retry-After", "")
@@ -147,10 +147,10 @@ def members(archive: Path) -> Iterator[tuple[str, int, Callable]]:
 
 # %% ../nbs/42_downloads.ipynb #73e474b4
 def unpack(archive: Path, patterns: Iterable[str], count: int, folder: Path) -> None:
-    """Writes `count` pictures from an archive into `folder`, by the first pattern that finds exactly so many.
+    """Writes `count` pictures from an archive into `folder`, by the first pattern that finds exactly that many.
 
-    Patterns are those of fnmatch over the whole name inside the archive. `UserError` when none fits, when a picture
-    is impossibly large, or when the archive is damaged or no archive.
+    Patterns are fnmatch's, for the whole name inside the archive. Raises `UserError` when none fits, when a picture
+    is impossibly large, or when the archive is damaged or is none.
     """
     try:
         sizes = {name: size for name, size, _ in members(archive) if not PurePosixPath(name).name.startswith(".")}
@@ -175,7 +175,7 @@ def unpack(archive: Path, patterns: Iterable[str], count: int, folder: Path) -> 
 def pixel_digest(folder: Path) -> str:
     """SHA-256 over the pixels of all pictures of a folder, whatever their names, order and file format.
 
-    Of each picture counts its 8-bit RGB form, cut at the right and the bottom to multiples of 12.
+    Each picture counts as 8-bit RGB, cut at the right and the bottom to multiples of 12.
     """
     digests = []
     for path in folder.iterdir():
@@ -192,7 +192,7 @@ def files_digest(folder: Path) -> str:
 
 # %% ../nbs/42_downloads.ipynb #ab82b870
 class Source(NamedTuple):
-    "An address of an archive, and what somebody published to check it by; nothing: the first download is recorded."
+    "An archive's address, and what was published to check it by; if nothing was, the first download is recorded."
     url: str
     archive: str = ""  # of the archive: "sha256:..." or "md5:..."
     files: str = ""    # of the unpacked files, see `files_digest`
@@ -300,14 +300,14 @@ def download(names: str | Iterable[str], folder: str | Path | None = None, archi
              progress: bool = True) -> dict[str, Path]:
     """Fetches, verifies and unpacks sets of photographs; those already there are left alone. Name -> its folder.
 
-    names: of "DIV2K" (its two parts "DIV2K_train_HR" and "DIV2K_valid_HR"), "Set5", "Set14" and "BSD100".
+    names: any of "DIV2K" (its two parts "DIV2K_train_HR" and "DIV2K_valid_HR"), "Set5", "Set14" and "BSD100".
     folder: where to, by default `data_folder()`. archive: a zip or tar file that was fetched by hand, used instead of
     the network. Raises `UserError` that says what each source answered.
     """
     folder, names = Path(folder or data_folder()), [names] if isinstance(names, str) else list(names)
     names, archives = [part for name in names for part in TOGETHER.get(name, (name,))], set()
     if unknown := [name for name in names if name not in PHOTO_SETS]:
-        raise UserError(f"no set is called {unknown[0]!r}: choose of {', '.join([*TOGETHER, *PHOTO_SETS])}")
+        raise UserError(f"no set is called {unknown[0]!r}: choose from {', '.join([*TOGETHER, *PHOTO_SETS])}")
     with locked(folder / ".download.lock"):
         for name in names:
             count, proof = PHOTO_SETS[name].number, "already there"

@@ -1,4 +1,4 @@
-"""Where files lie, and how they are written: never by halves, by one process at a time."""
+"""Where files lie, and how they are written: whole, by one process at a time."""
 
 import os
 import secrets
@@ -62,9 +62,9 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_atomically(target: Path) -> Iterator[Path]:
-    """Yields a new folder that becomes `target` when the block ends well, and goes else.
+    """Yields a new folder that becomes `target` if the block ends well, else it goes.
 
-    What killed runs left goes too: call it inside `locked`, so that none is at work.
+    What killed runs left is removed too: call it inside `locked`, so that none is at work.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     for left_over in target.parent.glob(f".{target.name}.*.part"):

@@ -43,7 +43,7 @@ from .errors import UserError
 class PixelShuffle(nn.Module):
     """Moves numbers from channels to pixels: (N, C*r*r, H, W) -> (N, C, r*H, r*W), any range; r is `factor`.
 
-    y[n, c, i, j] = x[n, c*r*r + r*(i % r) + j % r, i // r, j // r], as nn.PixelShuffle. The result has the memory
+    y[n, c, i, j] = x[n, c*r*r + r*(i % r) + j % r, i // r, j // r], like nn.PixelShuffle. The result has the memory
     layout of the input (NCHW or channels_last). Raises UserError where r*r does not divide the channels.
     Source: Shi et al. 2016 (ESPCN), equation 4, in PyTorch's order of channels.
     """
@@ -136,7 +136,7 @@ class Generator(nn.Module):
         return to_unit(signed)
 
     def balance_(self) -> "Generator":
-        "Balances every convolution in front of a pixel shuffle (the function of this name), in place: no grid on flat areas."
+        "Balances every convolution before a pixel shuffle, in place, by the function `balance_`: no grid on flat areas."
         for block, factor in zip(self.upsample, self.factors, strict=True):
             if isinstance(block, UpsampleBlock):
                 balance_(block.conv, factor)

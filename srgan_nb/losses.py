@@ -17,7 +17,7 @@ from .images import to_signed
 class PixelLoss(nn.Module):
     """The pixel-wise content loss: mean squared ("mse") or mean absolute ("l1") difference on [-1, 1], times `scale`.
 
-    `sr`, `hr`: (N, 3, H, W) in [0, 1]; the signed range is made inside. Returns a scalar.
+    `sr`, `hr`: (N, 3, H, W) in [0, 1], converted to the signed range inside. Returns a scalar.
     Raises `UserError` for an unknown `kind`, `ValueError` when the shapes differ.
     Source: the paper's equation 4; section 3.2 for the range. L1 is not in the paper.
     """
@@ -82,7 +82,7 @@ def vgg_layers(layer: str, pool: str = "max", network: str = "VGG19") -> nn.Sequ
 
 # %% ../nbs/17_vgg_features.ipynb #ec8139a5
 def imagenet_vgg_file(network: str = "VGG19") -> Path:
-    "torchvision's file in torch's cache, downloaded (some 550 MB) if need be, or `UserError`: what to put where."
+    "torchvision's file in torch's cache, downloaded (some 550 MB) if need be; else `UserError` says what to put where."
     from torchvision.models import VGG16_Weights, VGG19_Weights
     url = (VGG16_Weights if network == "VGG16" else VGG19_Weights).IMAGENET1K_V1.url
     file = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
@@ -91,7 +91,7 @@ def imagenet_vgg_file(network: str = "VGG19") -> Path:
             file.parent.mkdir(parents=True, exist_ok=True)
             print(f"{network}'s ImageNet weights: {url} -> {file}")
             torch.hub.download_url_to_file(url, str(file), hash_prefix=file.stem.split("-")[-1])
-        except (OSError, RuntimeError) as error:  # no network, no room, or another file than was asked for
+        except (OSError, RuntimeError) as error:  # no network, no room, or not the file that was asked for
             raise UserError(f"{network}'s ImageNet weights could not be downloaded ({error}): put {url} at {file}, "
                             f"or name a {network} state dict that you have") from error
     return file
@@ -151,7 +151,7 @@ class VGGContentLoss(nn.Module):
     for VGG54. Public code that works has 1.0. `relative`: each layer's mean is divided by the mean square of HR's
     features there, so that 1 is what no features at all would cost, in every layer and with every copy of the weights.
     `pool`: "max", or "avg" for a gradient with less fine grain. `share`: the part of a batch that is looked at, from
-    its first picture on, at least one; a small share is fast, and right in the mean where batches are drawn at random.
+    its first picture on, at least one; a small share is fast, and right on average where batches are drawn at random.
     `sr`, `hr`: (N, 3, H, W) in [0, 1], normalised inside as ImageNet's pictures were. Returns a scalar.
     No parameter learns; gradient flows only to `sr`. Raises `UserError` for weights that can't be had, `ValueError`
     when the shapes differ. Source: section 2.2.1, equation 5; `relative` and `share` are this project's.
@@ -240,9 +240,9 @@ def frozen(module: nn.Module) -> Iterator[None]:
 def gradient_norms(terms: Mapping[str, Tensor], parameter: Tensor) -> dict[str, float]:
     """How hard each term of a loss pulls at one parameter: the Euclidean norm of its gradient there.
 
-    `terms`: named scalars, weighted, such as `PerceptualLoss` returns; `parameter`: say, `generator.tail.weight`.
+    `terms`: named scalars, weighted, as `PerceptualLoss` returns them; `parameter`: say, `generator.tail.weight`.
     0.0 means that the term teaches the parameter nothing. Call it before `backward`: the graph is kept and no `.grad`
-    is touched. It costs one more backward pass a term.
+    is touched. It costs one more backward pass for each term.
     """
     norms = dict.fromkeys(terms, 0.0)
     for name, term in terms.items():
@@ -282,8 +282,8 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, relativistic: b
 class PerceptualLoss(nn.Module):
     """The generator's loss in the adversarial stage: content + adversarial_weight x adversarial.
 
-    `relativistic`: the adversarial term is so (`adversarial_loss`), and the call needs `real_logits` as well.
-    `pixel_weight`: above 0, that much of the L1 of pixels is a third term, which holds colours in place.
+    `relativistic`: makes the adversarial term relativistic (`adversarial_loss`); the call then needs `real_logits` too.
+    `pixel_weight`: above 0, the L1 of pixels is a third term with this weight, which holds colours in place.
     Returns the total and its terms as they enter it, weighted: {"content": ..., "adversarial": ...}, with "pixel" where
     it is asked for; their sum is the total. Divide "adversarial" by `adversarial_weight` for -log D.
     Source: equation 3, weight 1e-3; the pixel term is ESRGAN's (Wang et al. 2018, equation 3).

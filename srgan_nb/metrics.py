@@ -24,7 +24,7 @@ LPIPS_WEIGHTS = {"squeeze": "squeezenet1_1", "alex": "alexnet", "vgg": "vgg16"}
 def lpips_network(net: str) -> torch.nn.Module:
     """torchmetrics' LPIPS network ("squeeze", "alex" or "vgg") with torchvision's ImageNet weights.
 
-    Raises `UserError` where torchmetrics is missing, or the weights are and can't be downloaded.
+    Raises `UserError` where torchmetrics is missing, or the weights are missing and can't be downloaded.
     """
     if net not in LPIPS_WEIGHTS:
         raise UserError(f"no LPIPS network {net!r}: choose {', '.join(LPIPS_WEIGHTS)}")

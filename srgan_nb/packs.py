@@ -75,16 +75,16 @@ def refuse_pairs(folder: str, inside: Iterable[str]) -> None:
     "Raises `UserError` where folders of LR lie beside those of HR: an LR is no photograph to learn from."
     low, high = (sorted(name for name in inside if re.search(rf"(^|_){kind}(x\d|_|$)", name)) for kind in ("LR", "HR"))
     if low and high:
-        raise UserError(f"{folder} has LR pictures ({low[0]}) beside HR ones ({high[0]}): give {Path(folder, high[0])} "
-                        "alone, and LRs are made by bicubic; or, to learn from these LRs, name the folder of both, HR "
-                        "and LR in it")
+        raise UserError(f"{folder} has LR pictures ({low[0]}) beside HR ones ({high[0]}): give only "
+                        f"{Path(folder, high[0])}, and LRs are made by bicubic; or, to learn from these LRs, give the "
+                        "folder that holds HR and LR")
 
 # %% ../nbs/43_packs.ipynb #e7723dd9
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 
 
 class Found(NamedTuple):
-    "What a file turned out to be: its state on the disk, why it is no photo (or nothing), its digest and its size."
+    "What a file turned out to be: its state on the disk, why it is no photo (empty if it is), its digest and its size."
     state: list
     reason: str
     digest: str = ""
@@ -183,7 +183,7 @@ def paired(photos: dict[str, tuple[Path, Found]], lrs: dict[str, Found],
            scale: int) -> tuple[dict[str, tuple[Path, Found]], dict[str, str]]:
     """The photos, their digests now those of both pictures, and the name of each one's LR.
 
-    Raises `UserError` that names the first HRs without an LR, or not `scale` times as large, less than `scale` pixels over.
+    Raises `UserError` that names the first HRs without an LR, or whose size does not belong to their LR's.
     """
     partner = partners(photos, [name for name, found in lrs.items() if not found.reason], scale)
     if alone := [name for name in photos if name not in partner]:
@@ -213,7 +213,7 @@ def make_pair(path: Path, scale: int, lr_path: Path | None = None) -> tuple[np.n
 
 # %% ../nbs/43_packs.ipynb #86f3db04
 class MappedFiles:
-    "Files of bytes in a folder, KIND.bin, that look like memory; `ValueError` where one has not its size."
+    "Files of bytes in a folder, KIND.bin, that look like memory; `ValueError` where one has the wrong size."
     resident_limit = 400e6  # bytes of larger files that may stay mapped into this process
 
     def __init__(self, folder: Path, sizes: dict[str, int]):
@@ -260,7 +260,7 @@ class Pack(MappedFiles):
     """Photographs as raw pixels in memory-mapped files; a crop is a slice. Made by `pack_photos`.
 
     folder: where it lies. photos: some of them, all by default. Raises `UserError` where there is no whole pack.
-    scale: HR side / LR side. names: of the photos. skipped: (name, reason) of the files that did not serve.
+    scale: HR side / LR side. names: of the photos. skipped: (name, reason) of the files that can't be used.
     hash: of the scale and the names and contents of the photos; it names the training set in a weight file.
     """
 
@@ -369,9 +369,9 @@ def pack_photos(photos: str | Path | Iterable, scale: int = 4, cache: str | Path
     """The pack of a folder of photos, made when there is none of this content yet.
 
     photos: a folder, a file or a list of them (PNG, JPEG, WebP, TIFF, BMP, at any depth), or one folder of HR and LR
-    (`pair_folders`), taken as they are. cache: where packs live, packs/ in `data_folder()` unless told. minimum: the
-    smallest side in pixels. workers: threads. `skipped` has the files that can't serve. One process packs, others wait.
-    Raises `UserError` when no photo serves or the disk is too full.
+    (`pair_folders`), taken as they are. cache: where packs live, by default packs/ in `data_folder()`. minimum: the
+    smallest side in pixels. workers: threads. `skipped` has the files that can't be used. One process packs, others
+    wait. Raises `UserError` when no photo can be used or the disk is too full.
     """
     cache, workers = Path(cache or data_folder() / "packs"), workers or min(os.cpu_count() or 1, 16)
     hr_folder, lr_folder = pair_folders(Path(photos), scale) if isinstance(photos, str | Path) else (photos, None)
@@ -422,7 +422,7 @@ def _write_copies(photos: str | Path | Iterable, out: str | Path, copies: Callab
 def reduce_photos(photos: str | Path | Iterable, out: str | Path, factor: float, leave_out: int = 0) -> Path:
     """Writes bicubic copies of photographs, `factor` times smaller, as PNG files of the same names in a new folder.
 
-    leave_out: the last so many by name get no copy: a run that holds them out would learn from their copies.
+    leave_out: how many, the last by name, get no copy: a run that holds them out would learn from their copies.
     Returns the folder, which appears whole. Raises `UserError` where it is there, or a file is no photograph.
     """
     def reduced(photo: Image.Image, number: int) -> dict[str, Image.Image]:

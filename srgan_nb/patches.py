@@ -83,8 +83,8 @@ class PatchSampler:
     """Random aligned LR/HR patches from a pack; what a step sees depends only on (seed, step).
 
     Every position whose HR corner is a multiple of the scale is equally likely, with `augment` each of the eight
-    flips and quarter turns, with `recolour` each order of the colours and its negative. Of enough photos, the patches
-    of a batch are all of different ones (section 3.2).
+    flips and quarter turns, with `recolour` each order of the colours and its negative. If there are enough photos, the
+    patches of a batch are all from different ones (section 3.2).
     """
     def __init__(self, pack: Pack, patch_size: int = 96, batch_size: int = 16, seed: int = 0, augment: bool = True,
                  recolour: bool = False):

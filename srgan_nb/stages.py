@@ -21,10 +21,10 @@ def means_of(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 def srresnet_update(generator: nn.Module, optimizer: Optimizer, content: nn.Module, lr: Tensor, hr: Tensor,
                     precision: Precision | None = None, parts: int = 1) -> dict[str, Tensor]:
-    """One update of the first stage: the generator alone, on the content loss (section 3.2: MSE).
+    """One update of the first stage: only the generator learns, from the content loss (section 3.2: MSE).
 
-    `lr` (N, 3, H, W), `hr` (N, 3, scale*H, scale*W) in [0, 1]. `parts`: the batch is computed in so many equal parts,
-    one after the other. Returns detached values for the log, still on their device: "content", and "colour", the mean
+    `lr` (N, 3, H, W), `hr` (N, 3, scale*H, scale*W) in [0, 1]. `parts`: the batch is computed in this many equal
+    parts, one after the other. Returns detached values for the log, still on their device: "content", and "colour", the mean
     of SR - HR for each channel (3,).
     """
     precision = precision or Precision("float32", hr.device)
@@ -58,7 +58,7 @@ def srgan_update(generator: nn.Module, discriminator: nn.Module, generator_optim
 
     The generator runs once: its output serves the discriminator's step detached and the generator's step attached.
     Returns detached values for the log: "content" and "adversarial" as they enter the loss, "discriminator", the
-    `verdicts` before this update, and "colour" as `srresnet_update`.
+    `verdicts` before this update, and "colour" as in `srresnet_update`.
     `penalty`: the weight of `gradient_penalty` in D's step; "discriminator" is without it.
     With `probe`, a parameter of the generator, also "gradient_content" and "gradient_adversarial", how hard each
     term pulls at it.

@@ -379,7 +379,7 @@ def test_one_archive_for_several_sets_is_fetched_once(site, toy, tmp_path, monke
 
 
 def test_an_unknown_name_and_a_plundered_folder(toy, tmp_path):
-    with pytest.raises(UserError, match="choose of DIV2K"):
+    with pytest.raises(UserError, match="choose from DIV2K"):
         download("Set55", tmp_path)
     download("Toy", tmp_path, progress=False)
     (tmp_path / "Toy/a.png").unlink()
