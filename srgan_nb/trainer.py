@@ -23,7 +23,7 @@ from .errors import UserError, counted
 from .generator import Generator
 from .packs import Pack, pack_photos
 from .patches import Batches, PatchSampler, as_float
-from .reporter import Reporter, Validator
+from .reporter import Progress, Reporter, Validator
 from .runs import Checkpointer, RunFolder, RunState
 from .settings import Settings, check_names, check_resumable
 from .stages import layout_of, stage_for, wrapped
@@ -89,7 +89,7 @@ def validated_enough(trainer: "Trainer", unseen: Pack) -> bool:
         trainer.validate(unseen)
     if patience is None or not trainer.processes.any(first and trainer.run.validations_since_best() >= patience):
         return False
-    trainer.reporter.say(f"ends at step {trainer.state.step}: no better score in {counted(patience, 'validation')}")
+    trainer.progress.say(f"ends at step {trainer.state.step}: no better score in {counted(patience, 'validation')}")
     return True
 
 
@@ -132,7 +132,7 @@ def train(trainer: "Trainer", batches: Batches, unseen: Pack, asked: list[int]) 
                 trainer.checkpointer.save(stage, state)
             processes.wait()
         enough = due.validation and validated_enough(trainer, unseen)
-        trainer.reporter.step_done(state.step)
+        trainer.progress.step_done(state.step)
         if stop or enough:
             return stop
     return False
@@ -184,7 +184,8 @@ class Trainer:
             self.run.require_free()
         if settings.batch_size % (shares := self.processes.world * settings.accumulate):
             raise UserError(f"a batch of {settings.batch_size} can't be shared equally by {shares} processes or parts")
-        self.reporter = Reporter(self.run, settings, live, quiet, mute=not self.processes.first)
+        self.progress = Progress(settings.stage, settings.steps, live, quiet or not self.processes.first)
+        self.reporter = Reporter(self.run, settings, self.progress, mute=not self.processes.first)
         self.validator, self.checkpointer = Validator(settings.lpips), Checkpointer(self.run, settings)
         self.stage = stage_for(settings, self.device, restored=earlier is not None and bool(self.run.saved()))
 
@@ -211,14 +212,14 @@ class Trainer:
         speed_up(device, settings.tf32, settings.threads)
         if settings.compile:
             require_compiler(device)
-        photos, unseen = open_photos(settings, progress=not self.reporter.quiet)
+        photos, unseen = open_photos(settings, progress=not self.progress.quiet)
         state.photos, state.photos_hash = len(photos), photos.hash
         sampler = PatchSampler(photos, settings.patch_size, settings.batch_size, settings.seed, settings.augment,
                                settings.recolour)
         with self.run.locked() if processes.first else nullcontext():
             for problem in self.checkpointer.begin(self.stage, state, self.earlier is not None, processes.first):
-                self.reporter.say(f"passed over: {problem}")
-            self.reporter.say(introduction(self, unseen))
+                self.progress.say(f"passed over: {problem}")
+            self.progress.say(introduction(self, unseen))
             processes.join()
             batches = sampler.batches(state.step, settings.steps, processes.rank, processes.world, device=device)
             with (wrapped(self.stage.learners, processes, settings), noted_signals() as asked,

@@ -19,7 +19,7 @@ from srgan_nb.generator import Generator
 from srgan_nb.images import read_image
 from srgan_nb.losses import content_loss
 from srgan_nb.packs import pack_photos
-from srgan_nb.reporter import Reporter, Validator
+from srgan_nb.reporter import Progress, Reporter, Validator
 from srgan_nb.runs import Checkpointer, Meter, RunFolder, RunState, read_rows
 from srgan_nb.settings import (
     Due,
@@ -153,10 +153,21 @@ def test_a_checkpointer_begins_a_run_and_goes_on_with_it(tmp_path: Path) -> None
     assert_same(stage.state_dict(), other.state_dict())
 
 
+@pytest.mark.parametrize(("quiet", "said"), [
+    (False, ["srresnet: step 1 of 9, content 0.5", "srresnet: step 9 of 9, content 0.4, 30.00 dB"]), (True, [])])
+def test_without_a_terminal_progress_is_a_line_at_first_and_at_the_end(quiet: bool, said: list[str], capsys) -> None:
+    progress = Progress("srresnet", steps=9, quiet=quiet)
+    with progress.watching(step=0):
+        for step, row in ((1, {"content": 0.5}), (2, {"content": 0.4}), (9, {"psnr_y": 30.0})):
+            progress.show(row)
+            progress.step_done(step)
+    assert capsys.readouterr().err.splitlines() == said
+
+
 def test_a_reporter_writes_rows_and_counts_seconds(tmp_path: Path) -> None:
     run, state = RunFolder(tmp_path), RunState(step=2, seconds=100.0)
     state.meter.add({"content": torch.tensor(0.5)})
-    reporter = Reporter(run, recipe("srresnet"), quiet=True)
+    reporter = Reporter(run, recipe("srresnet"), Progress("srresnet", steps=4, quiet=True))
     with reporter.watching(step=0):
         reporter.log(state, Processes(), waited=0.0)
     (row,), (timing,) = (read_rows(run.table(name)) for name in ("log", "timing"))

@@ -23,7 +23,7 @@ from srgan_nb.errors import UserError
 from srgan_nb.generator import Generator, grey_detail_
 from srgan_nb.packs import pack_photos
 from srgan_nb.patches import PatchSampler
-from srgan_nb.reporter import Reporter
+from srgan_nb.reporter import Progress, Reporter
 from srgan_nb.runs import Checkpointer, RunFolder, RunState, append_row, read_rows
 from srgan_nb.settings import Settings, settings_for
 from srgan_nb.stages import SRResNetStage, first_generator
@@ -784,10 +784,10 @@ def test_the_loop_turns_with_whatever_parts_it_is_given(photos, tmp_path):
     pack = pack_photos(photos, minimum=16, progress=False)
     run = RunFolder(tmp_path / "run")
     run.folder.mkdir()
-    validated = []
+    validated, progress = [], Progress("srresnet", steps=2, quiet=True)
     parts = SimpleNamespace(
         settings=settings, stage=SRResNetStage(settings, first_generator(settings)), state=RunState(),
-        processes=Processes(), device=torch.device("cpu"), reporter=Reporter(run, settings, quiet=True),
+        processes=Processes(), device=torch.device("cpu"), reporter=Reporter(run, settings, progress), progress=progress,
         checkpointer=Checkpointer(run, settings), before_update=None, stop_at_nan=lambda: None,
         validate=lambda unseen: validated.append(unseen))
     with parts.reporter.watching(0):
@@ -829,8 +829,9 @@ def test_live_curves_take_the_place_of_printed_lines(live, tmp_path, capsys):
     settings = settings_for("srresnet", "lite", data="photos", out=str(tmp_path / "run"))
     run = RunFolder(settings.out)
     run.folder.mkdir()
-    reporter = Reporter(run, settings, live=live)
+    progress = Progress("srresnet", settings.steps, live=live)
+    reporter = Reporter(run, settings, progress)
     with reporter.watching(0):
         reporter.write("log", {"step": 1, "content": 0.5})
-        reporter.step_done(1)
+        progress.step_done(1)
     assert ("step 1 of" in capsys.readouterr().err) == (not live)
