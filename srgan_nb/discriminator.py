@@ -54,7 +54,7 @@ from torchvision.transforms.functional import rgb_to_grayscale
 class PatchDiscriminator(nn.Module):
     """Judges textures: (N, 3, H, W) in [0, 1] -> logits (N, 1, H/8, W/8), above 0 for "a photograph" at that place.
 
-    `channels`: maps of the first convolution, the last have four times as many. Eight convolutions under spectral
+    `channels`: maps of the first convolution; the deepest ones have four times as many. Eight convolutions with spectral
     normalisation, three of which halve the map; any H and W from 16 on. `luma`: it sees grey versions, and can't ask for
     colours. `PatchDiscriminator(**discriminator.settings)` builds the same network. Sources: Isola et al. 2017
     (patches), Miyato et al. 2018 (normalisation); `luma` is this project's, none of it is in the paper.

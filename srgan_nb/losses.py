@@ -313,7 +313,7 @@ class PerceptualLoss(nn.Module):
 
 # %% ../nbs/68_steadier_opponents.ipynb #5f0c2a11
 def gradient_penalty(discriminator: nn.Module, photos: Tensor) -> Tensor:
-    """Half the squared length of the gradient of D's logit by the photograph, a mean over photographs; a scalar.
+    """Half the squared length of the gradient of D's logit with respect to the photograph, a mean over photographs; a scalar.
 
     `photos`: (N, 3, H, W) in [0, 1]. Add it, times a weight, to D's loss. D must not be compiled: its gradient is
     differentiated again. Source: Mescheder et al. 2018, "R1".

@@ -77,7 +77,7 @@ def show_images(images: Sequence[torch.Tensor | Image.Image], titles: Sequence[s
 
     `images`: tensors (C, H, W) in [0, 1] (clipped) or PIL pictures; sizes may differ (LR beside HR).
     `crop`: (top, left, height, width) in pixels of the largest picture; the others show the same part of the scene.
-    `columns`: pictures in a row, all unless told. `height`: inches of a picture, fewer where `FIGURE_WIDTH` is less.
+    `columns`: pictures in a row, by default all. `height`: of a picture, in inches; reduced to keep within `FIGURE_WIDTH`.
     """
     import matplotlib.pyplot as plt
     pictures = [_as_picture(image) for image in images]
@@ -105,7 +105,7 @@ FACE = (48, 64, 128, 128)  # top, left, height, width of the face in `running_cr
 
 
 def running_crop() -> torch.Tensor:
-    """The HR picture that Part 1 follows, (1, 3, 256, 256) in [0, 1]: the face of the demo photo "astronaut" and its hair."""
+    """The HR picture that Part 1 follows, (1, 3, 256, 256) in [0, 1]: face and hair of the demo photo "astronaut"."""
     return read_image(demo_photo("astronaut"))[None, :, :256, 96:352]
 
 
@@ -119,7 +119,7 @@ def faces(*pictures: torch.Tensor) -> list[Image.Image]:
 def where_we_are(lr: torch.Tensor, step: torch.Tensor | dict[str, torch.Tensor], hr: torch.Tensor, title: str = "") -> None:
     """Shows the face of the running crop, large: LR, what a step makes of it under `title`, HR; two or three in a row.
 
-    `lr` (1, 3, 64, 64), `step` and `hr` (1, 3, 256, 256), in [0, 1] (clipped) or without their first axis. Several
+    `lr` (1, 3, 64, 64), `step` and `hr` (1, 3, 256, 256), in [0, 1] (clipped), with or without their first axis. Several
     steps are a dictionary {title: picture}, which takes no `title`.
     """
     steps = step if isinstance(step, dict) else {title: step}
@@ -130,7 +130,7 @@ def where_we_are(lr: torch.Tensor, step: torch.Tensor | dict[str, torch.Tensor],
 # %% ../nbs/90_plots.ipynb #exer0002
 @contextmanager
 def exercise() -> Iterator[None]:
-    """Around the assertions of a stub: prints "right", or "not yet" and why. Nothing is raised: the page goes on."""
+    """Around the assertions of a stub: prints "right", or "not yet" and why. Nothing is raised, so the page runs on."""
     try:
         yield
     except Exception as error:
@@ -171,7 +171,7 @@ def plot_curves(curves: dict, xlabel: str = "step", ylabel: str = "", title: str
 
 # %% ../nbs/90_plots.ipynb #3474ca62
 class LiveCurves:
-    """Curves that grow while a training runs: every `update` redraws the same figure in place.
+    """Curves that grow during a run: every `update` redraws the same figure in place.
 
     Takes the labels of `plot_curves`. Outside a notebook, where nothing can be redrawn, it draws nothing.
     """
@@ -201,7 +201,7 @@ class LiveCurves:
 def spectrum(image: torch.Tensor) -> torch.Tensor:
     """Power of every frequency in a picture's luma, in dB: (C, H, W) in [0, 1] -> (H, W), frequency 0 in the middle.
 
-    The mean is taken off and the borders fade out under a Hann window. White noise of variance v gives
+    The mean is subtracted and the borders fade out under a Hann window. White noise of variance v gives
     10 log10(v) at every frequency on average, whatever the picture's size, so spectra of LR and HR can be compared.
     """
     values = (luma(image) if image.shape[0] == 3 else image)[0].double()
@@ -229,7 +229,7 @@ def show_spectrum(images: Sequence[torch.Tensor | Image.Image], titles: Sequence
     tensors = [image if isinstance(image, torch.Tensor) else to_tensor(to_rgb(image)) for image in images]
     cells = [_strongest_in_cells(spectrum(tensor)) for tensor in tensors]
     low, high = np.percentile(np.concatenate([power.ravel() for power in cells]), [2, 99.9])
-    low = max(low, high - 70)  # empty space must not eat up the scale
+    low = max(low, high - 70)  # empty space must not use up the scale
     largest = max(tensor.shape[-1] for tensor in tensors)
     width = min(3.2, (FIGURE_WIDTH - 0.8) / len(cells))
     figure, grid = plt.subplots(1, len(cells), squeeze=False, layout="constrained", facecolor="white",

@@ -53,7 +53,7 @@ def table_rows(result: Evaluation) -> list[dict]:
 
 # %% ../nbs/66_reports.ipynb #8807fdd0
 def to_markdown(results: Sequence[Evaluation], pictures: bool = True) -> str:
-    """Evaluations as Markdown tables, one a set and model; without `pictures` only the means.
+    """Evaluations as Markdown tables, one for each set and model; without `pictures` only the means.
 
     "own grey" marks what is scored on the picture's own 0-255, as in the paper; the difference is taken from there.
     """
@@ -128,7 +128,7 @@ def _telling_crop(hr: Tensor, other: Tensor, size: int = 64) -> tuple[int, int]:
 
 # %% ../nbs/66_reports.ipynb #d2b3ac69
 def comparison(lr: Tensor, sr: Tensor, hr: Tensor, name: str, size: int = 64, zoom: int = 4) -> Image.Image:
-    """HR with a frame, then that crop of LR, bicubic, SR and HR, enlarged by nearest; PSNRs are the whole pictures'.
+    """HR with a frame, then that crop of LR, bicubic, SR, HR, enlarged by nearest neighbour; PSNRs of whole pictures.
 
     lr (3, h, w), sr (3, H, W), hr (3 or 1, H, W) in [0, 1]. The crop has `size` HR pixels, each drawn `zoom` wide.
     """
@@ -182,7 +182,7 @@ class BlindComparison:
     """Two methods' crops side by side, in hidden order; `answer` for each pair, then `result`.
 
     `first`, `second`, and `hr` if given: equally many crops (3, H, W) in [0, 1], one spot each. `names`: the two methods'.
-    Raises `UserError` where they don't match, for another answer than "left" or "right", and for a result before the end.
+    Raises `UserError` where they don't match, for an answer other than "left" or "right", and for a result before the end.
     """
 
     def __init__(self, first: Sequence[Tensor], second: Sequence[Tensor], names: tuple[str, str],
@@ -206,13 +206,13 @@ class BlindComparison:
         return len(self._turns)
 
     def crops(self) -> list[Tensor]:
-        """The present pair: left, HR if given, right."""
+        """The current pair: left, HR if given, right."""
         if not self._turns:
             raise UserError("every pair has its answer")
         return self._turns[0][1]
 
     def answer(self, side: Literal["left", "right"]) -> None:
-        """Which crop of the present pair is preferred; the next pair's turn."""
+        """Notes which crop of the current pair is preferred, and goes on to the next pair."""
         if side not in ("left", "right") or not self._turns:
             raise UserError(f"{side}: the answer is left or right, once for every pair")
         names, _ = self._turns.pop(0)
@@ -227,7 +227,7 @@ class BlindComparison:
 
 # %% ../nbs/66_reports.ipynb #66blind15
 def blind_widget(comparing: BlindComparison, zoom: int = 4):
-    """A widget for JupyterLab: the present pair, each pixel `zoom` wide, and two buttons; after the last click the result.
+    """A widget for JupyterLab: the current pair, each pixel `zoom` wide, and two buttons; after the last click the result.
 
     Raises `UserError` where ipywidgets is missing.
     """
@@ -260,7 +260,7 @@ def blind_widget(comparing: BlindComparison, zoom: int = 4):
 
 # %% ../nbs/66_reports.ipynb #25pairs8
 def intervals_to_markdown(results: Sequence[Evaluation]) -> str:
-    """For every set the models against its first one: differences with their intervals, by `paired_intervals`."""
+    """For every set the models minus its first one: differences with their intervals, by `paired_intervals`."""
     lines, first = [], dict[str, Evaluation]()
     for result in results:
         base = first.setdefault(result.dataset, result)
