@@ -62,7 +62,7 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_atomically(target: Path) -> Iterator[Path]:
-    """Yields a new folder that becomes `target` if the block ends well, else it goes.
+    """Yields a new folder that becomes `target` if the block ends well, else is deleted.
 
     What killed runs left is removed too: call it inside `locked`, so that none is at work.
     """

@@ -68,7 +68,7 @@ def fold_batch_norm(generator: Generator) -> Generator:
 
 # %% ../nbs/31_tiles.ipynb #8e3465f1
 def before_shuffle(convolution: nn.Conv2d, factor: int = 2) -> nn.Conv2d:
-    """The convolution that does before a pixel shuffle what `convolution` does behind it.
+    """The convolution that does before a pixel shuffle what `convolution` does after it.
 
     `convolution`: odd square kernel, zero padding that keeps the size, C channels to K. Returns one from C*r*r channels
     to K*r*r (r is `factor`), followed by channels of zeros up to a multiple of eight: CPUs compute eight at a time.
@@ -135,7 +135,7 @@ class TwoStages(nn.Module):
 class FastGenerator(TwoStages):
     """A generator rewritten for use: the same pictures up to rounding, sooner and in less memory.
 
-    Batch normalisation folded, the last pixel shuffle behind the last convolution, channels_last, in place.
+    Batch normalisation folded, the last pixel shuffle after the last convolution, channels_last, in place.
     """
 
     blocks: Any  # ResidualBlocks and UpsampleBlocks, which an nn.Sequential does not say
@@ -168,7 +168,7 @@ class FastGenerator(TwoStages):
         x = features
         for block, factor in zip(self.upsample[:-1], self.factors, strict=False):
             x = block.activation(F.pixel_shuffle(block.conv(x), factor))
-        for block in self.upsample[-1:]:  # its shuffle waits until behind the tail
+        for block in self.upsample[-1:]:  # its shuffle waits until after the tail
             x = block.activation(block.conv(x))
         sr = F.pixel_shuffle(self.tail(x)[:, :3 * self.factors[-1] ** 2], self.factors[-1]).add_(1).div_(2)
         if self.bicubic_skip:
