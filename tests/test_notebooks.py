@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 def nbdev_test_into(log: Path, path: Path, private: Path) -> None:
     "nbdev_test over one notebook, in `private`, where it also writes what it writes; all that it says goes into `log`."
     import matplotlib
+    from matplotlib_inline.config import InlineBackend
     from nbdev.test import nbdev_test
     with open(log, "w", encoding="utf-8") as file:
         for stream in (1, 2):
@@ -28,6 +29,8 @@ def nbdev_test_into(log: Path, path: Path, private: Path) -> None:
     multiprocessing.set_start_method(None, force=True)
     os.chdir(private)
     matplotlib.use("agg")
+    matplotlib.rcParams["figure.dpi"] = 25  # each figure is drawn, small, and once: a tight frame would draw it twice
+    InlineBackend.instance().print_figure_kwargs = {"bbox_inches": None}
     nbdev_test(path=str(path), n_workers=0, do_print=True)
 
 

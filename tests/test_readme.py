@@ -47,7 +47,7 @@ def desk(tmp_path: Path) -> Path:
         for name in names:
             to_rgb(open_image(demo_photo(name))).crop((100, 50, 228, 146)).save(tmp_path / folder / f"{name}.png")
     shutil.copytree(tmp_path / "photos", tmp_path / "theirs")
-    to_rgb(open_image(demo_photo("astronaut"))).crop((150, 20, 214, 84)).save(tmp_path / "photo.jpg")
+    to_rgb(open_image(demo_photo("astronaut"))).crop((118, 20, 246, 84)).save(tmp_path / "photo.jpg")
     return tmp_path
 
 

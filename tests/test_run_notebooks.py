@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.support.notebooks import text_outputs
 from tests.support.processes import run_module
-from tests.support.run_notebooks import text_outputs
 
 
 def notebook(*cells: tuple[str, list[dict]]) -> dict:

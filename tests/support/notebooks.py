@@ -1,6 +1,7 @@
 """The project's notebooks, and what of them is judged: never what a reader's JupyterLab left in them."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+MEASURED = re.compile(r"\d\s*(?:µs|us|ms|s|sec|seconds?|min|minutes?|h|hours?|GB|MB|it/s|steps/s|patches/s)\b"
+                      r"|\b(?:per second|times (?:as|faster|slower)|faster|slower|seconds|megapixels)\b")
 
 
 def git(folder: Path, *arguments: str) -> bytes | None:
@@ -58,3 +61,18 @@ def judged_copies(notebooks: Iterable[Path], folder: Path, cleaned: Path) -> Pat
         if content is not None:
             (folder / path.name).write_bytes(content)
     return folder
+
+
+def text_outputs(notebook: dict) -> list[str]:
+    "The lines that a run prints or returns, without those that tell a time, a speed or a memory."
+    lines = []
+    for cell in notebook["cells"]:
+        text = ""
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr" or any(kind.startswith("image/") for kind in output.get("data", {})):
+                continue
+            if output["output_type"] != "stream" and text:
+                text = text.removesuffix("\n") + "\n"  # what is printed in pieces is one text, a result begins a line
+            text += "".join(output.get("text") or output.get("data", {}).get("text/plain") or [])
+        lines += [line for line in text.splitlines() if not MEASURED.search(line)]
+    return lines

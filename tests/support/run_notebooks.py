@@ -11,7 +11,6 @@ import argparse
 import difflib
 import json
 import os
-import re
 import resource
 import shutil
 import subprocess
@@ -26,25 +25,9 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbdev.clean import nbdev_clean
 
 from tests.support.environment import prepare_environment
+from tests.support.notebooks import text_outputs
 
 ROOT = Path(__file__).resolve().parents[2]
-MEASURED = re.compile(r"\d\s*(?:µs|us|ms|s|sec|seconds?|min|minutes?|h|hours?|GB|MB|it/s|steps/s|patches/s)\b"
-                      r"|\b(?:per second|times (?:as|faster|slower)|faster|slower|seconds|megapixels)\b")
-
-
-def text_outputs(notebook: dict) -> list[str]:
-    "The lines that a run prints or returns, without those that tell a time, a speed or a memory."
-    lines = []
-    for cell in notebook["cells"]:
-        text = ""
-        for output in cell.get("outputs", []):
-            if output.get("name") == "stderr" or any(kind.startswith("image/") for kind in output.get("data", {})):
-                continue
-            if output["output_type"] != "stream" and text:
-                text = text.removesuffix("\n") + "\n"  # what is printed in pieces is one text, a result begins a line
-            text += "".join(output.get("text") or output.get("data", {}).get("text/plain") or [])
-        lines += [line for line in text.splitlines() if not MEASURED.search(line)]
-    return lines
 
 
 def run(path: Path) -> None:
