@@ -126,7 +126,7 @@ def patch_spectra(picture: Tensor, size: int = 64) -> Tensor:
 
 # %% ../nbs/62_texture.ipynb #29tex009
 def bands(size: int = 64) -> dict[str, Tensor]:
-    "Which frequencies of a size x size spectrum are fine, and of the finest which lie along the axes or between them."
+    "Which frequencies of a size x size spectrum are fine, and which of the finest are along the axes or between them."
     turns = torch.fft.fftfreq(size).abs()
     larger, smaller = torch.maximum(turns[:, None], turns), torch.minimum(turns[:, None], turns)
     return {"fine": larger > 1 / 4, "along": (larger > 1 / 3) & (smaller < 1 / 20),

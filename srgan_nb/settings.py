@@ -287,7 +287,7 @@ def settings_for(stage: str, preset: str = "paper", **changes: Any) -> Settings:
     """The settings of a preset for a stage ("srresnet", "srgan"), with changes.
 
     Raises `UserError` for an unknown preset or setting, for values that can't be or contradict each other, and where
-    a change needs a second one beside it.
+    a change needs a second one with it.
     """
     if (stage, preset) not in PRESETS:
         known = ", ".join(f"{a} {b}" for a, b in PRESETS)

@@ -270,7 +270,7 @@ def first_generator(settings: Settings) -> Generator:
 
 # %% ../nbs/54_stages.ipynb #8b1704ed
 def layout_of(settings: Settings) -> torch.memory_format:
-    "How pictures and networks lie in memory."
+    "The memory layout of pictures and networks."
     return torch.channels_last if settings.channels_last else torch.contiguous_format
 
 
@@ -281,7 +281,7 @@ def content_of(settings: Settings) -> PixelLoss | VGGContentLoss:
 
 # %% ../nbs/54_stages.ipynb #54stage1
 class Stage:
-    """What both stages are: a generator that learns, and one state of all that learns beside it.
+    """What both stages have in common: a generator that learns, and one state of everything that learns.
 
     generator: what the stage starts with. A stage adds its `loss`, an `update` and `verdicts`.
     """
