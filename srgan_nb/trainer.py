@@ -232,8 +232,7 @@ class Trainer:
 
     def stop_at_nan(self) -> None:
         "Raises `UserError` when a term of the loss is NaN or infinite: its row goes to stopped.csv, nothing is saved."
-        broken = self.state.meter.broken()
-        if not self.processes.any(bool(broken)):
+        if not self.processes.any(bool(broken := self.state.meter.broken())):
             return
         self.reporter.write("stopped", {"step": self.state.step, **self.state.meter.read(self.processes)})
         terms = ", ".join(broken) or "a term of another process"
