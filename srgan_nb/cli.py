@@ -259,7 +259,7 @@ def upscale(arguments: Sequence[str] | None = None) -> int:
         print(upscale_file(first, given.target, upscaler, given.force, **how))
         return 0
     processes.leave()
-    if processes.first or not processes.can_meet:
+    if processes.reports:
         print(report, file=sys.stderr if report.failed else sys.stdout)
     return 1 if report.failed else 0
 

@@ -161,17 +161,22 @@ class Processes:
         return "MASTER_ADDR" in os.environ
 
     def join(self, hours: float = 0.5) -> None:
-        """Begins the exchange with the others, by NCCL on CUDA and gloo elsewhere; a single process does nothing.
+        """Begins the exchange with the others, by NCCL on CUDA and gloo elsewhere; without others that it can meet: nothing.
 
         hours: how long a process waits for the others before it gives up.
         """
-        if self.world > 1 and not distributed.is_initialized():
+        if self.world > 1 and self.can_meet and not distributed.is_initialized():
             distributed.init_process_group("nccl" if self.device.type == "cuda" else "gloo", timeout=timedelta(hours=hours))
 
     @property
     def first(self) -> bool:
         "Whether this process is the one that writes files and prints."
         return self.rank == 0
+
+    @property
+    def reports(self) -> bool:
+        "Whether this process says what came of the work: the first for all, or each for itself where they can't meet."
+        return self.first or not self.can_meet
 
     def mean(self, values: Tensor) -> Tensor:
         "The mean of `values` over all processes."

@@ -254,8 +254,7 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
     places = places_of(pictures_below(source, target, unreadable), source, target, file_format)
     if not places and not unreadable:
         raise UserError(f"{source}: no pictures in this folder")
-    if processes.can_meet:  # else each has a report of its own
-        processes.join(hours=1000)  # so long may others take over their share
+    processes.join(hours=1000)  # so long may others take over their share
     report = enlarge_places(places, upscaler, force, quality, size, processes, progress)
     parts = processes.gather(report)
     return FolderReport(sorted({place for part in parts for place in part.done}),

@@ -1126,3 +1126,6 @@ def test_the_tasks_of_a_job_array_make_each_picture_once(tmp_path: Path, monkeyp
     done = [path for report in reports for path in report.done]
     assert len(done) == len(set(done)) == 3 and not any(report.kept for report in reports)
     assert len({path for report in reports for path in report.failed}) == 2
+    assert all(Processes(rank, 3).reports for rank in range(3))
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    assert [Processes(rank, 3).reports for rank in range(3)] == [True, False, False]
