@@ -250,8 +250,8 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
     source, target, upscaler = Path(source), Path(target), upscaler or Upscaler()
     if not source.is_dir():
         raise UserError(f"{source}: no such folder")
-    unreadable: dict[Path, str] = {}
-    places = places_of(pictures_below(source, target, unreadable), source, target, file_format)
+    pictures, unreadable = pictures_below(source, target)
+    places = places_of(pictures, source, target, file_format)
     if not places and not unreadable:
         raise UserError(f"{source}: no pictures in this folder")
     processes.join(hours=1000)  # so long may others take over their share
@@ -273,13 +273,14 @@ def places_of(pictures: list[Path], source: Path, target: Path, file_format: str
     return places
 
 
-def pictures_below(source: Path, target: Path, unreadable: dict[Path, str]) -> list[Path]:
-    """The picture files below `source` by their suffixes, sorted; not hidden ones, those in `target` or runs' samples.
+def pictures_below(source: Path, target: Path) -> tuple[list[Path], dict[Path, str]]:
+    """The picture files below `source` by their suffixes, sorted; and the folders that can't be read, with the reason.
 
-    Folders that can't be read are noted in `unreadable` with the reason.
+    Not hidden ones, those in `target` or runs' samples.
     """
     suffixes = {*NOT_READ, *(suffix for one in FORMATS.values() for suffix in one.suffixes)}
-    pictures, inside = [], target.resolve() if source.resolve() in target.resolve().parents else None
+    pictures, unreadable = list[Path](), dict[Path, str]()
+    inside = target.resolve() if source.resolve() in target.resolve().parents else None
 
     def note(error: OSError) -> None:
         unreadable[Path(error.filename)] = f"{error.strerror}: a folder that can't be read"
@@ -292,4 +293,4 @@ def pictures_below(source: Path, target: Path, unreadable: dict[Path, str]) -> l
         seen |= found.keys()  # a link may lead back, or a second time to one place
         pictures += [Path(folder, name) for name in files
                      if Path(name).suffix.lower() in suffixes and not name.startswith(".")]
-    return sorted(pictures)
+    return sorted(pictures), unreadable
