@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from srgan_nb.errors import UserError
 
 __all__ = ["package_version", "package_file", "data_folder", "write_atomically", "folder_atomically", "check_place",
-           "flush_to_disk", "check_free_space", "locked", "short_name", "is_run"]
+           "check_folder", "flush_to_disk", "check_free_space", "locked", "short_name", "is_run"]
 
 
 def package_version() -> str:
@@ -90,6 +90,13 @@ def check_place(path: str | Path) -> None:
         raise UserError(f"{path} is there and is no plain file: choose another name")
     if not os.access(path.parent, os.W_OK):
         raise UserError(f"{path}: no permission to write into {path.parent}")
+
+
+def check_folder(folder: str | Path) -> None:
+    """Raises `UserError` where a folder, which need not exist yet, can't be made or nothing can be written into it."""
+    above = next(place for place in (Path(folder), *Path(folder).absolute().parents) if place.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise UserError(f"{folder} can't be made or filled, {above} is no folder to write in: choose another")
 
 
 def flush_to_disk(path: str | Path) -> None:

@@ -172,9 +172,9 @@ class PictureFile:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        if self.path.exists() and not self.path.is_file():  # a pipe would be waited for
-            raise UserError(f"{path}: a folder or device, not a file")
         try:
+            if self.path.exists() and not self.path.is_file():  # a pipe would be waited for
+                raise UserError(f"{path}: a folder or device, not a file")
             with open(path, "rb") as file:
                 start, length = file.read(8), file.seek(0, os.SEEK_END)
                 file.seek(max(0, length - 64))

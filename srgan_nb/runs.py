@@ -9,7 +9,6 @@ __all__ = ['TABLES', 'append_row', 'read_rows', 'rows_until', 'RunFolder', 'tidy
 # %% ../nbs/53_runs.ipynb #91bf8ee5
 import csv
 import json
-import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
@@ -22,7 +21,7 @@ from torch import Tensor
 from .checkpoints import load_state, read_passport, save_generator, save_state
 from .devices import Processes
 from .errors import UserError
-from .files import locked, package_version, write_atomically
+from .files import check_folder, locked, package_version, write_atomically
 from .settings import Settings, as_saved, read_settings
 
 # %% ../nbs/53_runs.ipynb #dd2a0c8c
@@ -102,9 +101,7 @@ class RunFolder:
         "Raises `UserError` where there is something in the folder already, or where it can't be made."
         if self.folder.is_file() or self.folder.is_dir() and any(p.name[0] != "." for p in self.folder.iterdir()):
             raise UserError(f"{self.folder} is not empty: continue it with --resume, or choose another --out")
-        above = next(place for place in (self.folder, *self.folder.absolute().parents) if place.exists())
-        if not (above.is_dir() and os.access(above, os.W_OK)):
-            raise UserError(f"{self.folder} can't be made, {above} is no folder to write in: choose another --out")
+        check_folder(self.folder)
 
     def locked(self) -> AbstractContextManager:
         "A block in which no other process trains here. Makes the folder; `UserError` where one does."

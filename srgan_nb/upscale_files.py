@@ -20,7 +20,7 @@ import torch
 
 from srgan_nb.devices import Processes
 from srgan_nb.errors import UserError, progress_bar
-from srgan_nb.files import is_run
+from srgan_nb.files import check_folder, is_run
 from srgan_nb.pictures import FORMATS, Picture, PictureFile, check_writable, format_of, reduce_picture, write_pictures
 from srgan_nb.upscaling import Upscaler, enlarge_file, enlarge_kind
 
@@ -143,12 +143,13 @@ def upscale_files(sources: list[str], target: str | Path, upscaler: Upscaler | N
                   quality: int = 95, size: TargetSize = USUAL) -> FolderReport:
     """Enlarges several files, or what patterns such as *.jpg find, into a folder, which is made where it is missing.
 
-    A bad one does not stop the others. Raises `UserError` where `target` is no folder.
+    A bad one does not stop the others. Raises `UserError` where `target` can't be one.
     """
     check_quality(quality)
     target = Path(target)
     if target.exists() and not target.is_dir():
         raise UserError(f"{target}: several pictures go into a folder, and this is none")
+    check_folder(target)
     places = {Path(path): target / Path(path).name for source in sources for path in (
         [source] if Path(source).exists() else sorted(glob(source)) or [source])}
     there = {path: occupied(place) for path, place in places.items() if place.exists() and not force}
@@ -244,12 +245,13 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
     `file_format`: "png", "jpg", ... for all, instead of each file's own. Hidden files, other files than pictures and
     training runs are passed over; linked folders are followed. Of several `processes` each takes its share of the
     pictures, told only by their names; where torchrun has started them, all return one report. Raises `UserError`
-    where `source` is no folder or holds no picture, and where an original would be overwritten.
+    where `source` is no folder or holds no picture, `target` can't be one, and where an original would be overwritten.
     """
     check_quality(quality)
     source, target, upscaler = Path(source), Path(target), upscaler or Upscaler()
     if not source.is_dir():
         raise UserError(f"{source}: no such folder")
+    check_folder(target)
     pictures, unreadable = pictures_below(source, target)
     places = places_of(pictures, source, target, file_format)
     if not places and not unreadable:

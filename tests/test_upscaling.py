@@ -355,6 +355,11 @@ def test_broken_or_impossible_is_refused_in_one_line(name: str, tmp_path: Path, 
     assert [path.name for path in tmp_path.iterdir()] in ([name], [])  # nothing was begun
 
 
+def test_a_name_that_no_system_takes_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"xx\.png: File name too long"):
+        PictureFile("x" * 5000 + ".png")
+
+
 @pytest.mark.slow
 def test_no_head_takes_the_machine_s_memory(tmp_path: Path) -> None:
     "Files of a few bytes that claim 170 million pixels and more are refused before memory for them is touched."
@@ -658,6 +663,9 @@ def test_bicubic_takes_a_scale_and_networks_have_theirs() -> None:
     assert upscale(RGB, tiny(2), scale=2).size == (28, 20)
     with pytest.raises(UserError, match="srgan enlarges by 4, not by 2"):
         Upscaler("srgan", scale=2)
+    for wrong in (0, -4, 2.5, "4"):
+        with pytest.raises(UserError, match=f"scale is {wrong!r}: .* a whole number"):
+            Upscaler("bicubic", scale=wrong)
 
 
 def test_bicubic_s_name_is_refused_where_a_run_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -781,6 +789,8 @@ def test_folder_in_another_format(tmp_path: Path, upscaler: Upscaler) -> None:
     ("in", "out", {"file_format": ""}, "no picture format"),
     ("in", "out", {"file_format": "xyz"}, "no picture format"),
     ("in", "out", {"quality": 0}, "quality goes from 1"),
+    ("in", "in/p.png", {}, "p.png is no folder to write in"),
+    ("in", "in/p.png/out", {}, "p.png is no folder to write in"),
     ("in", "in", {}, "originals would be overwritten"),
     ("in", "in", {"force": True, "file_format": "png"}, "originals would be overwritten"),
     ("in", "in/../in", {"force": True}, "originals would be overwritten"),
