@@ -117,15 +117,17 @@ def faces(*pictures: torch.Tensor) -> list[Image.Image]:
 
 
 def where_we_are(lr: torch.Tensor, step: torch.Tensor | dict[str, torch.Tensor], hr: torch.Tensor, title: str = "") -> None:
-    """Shows the face of the running crop, large: LR, what a step makes of it under `title`, HR; two or three in a row.
+    """Shows the face of the running crop, large: LR, what a step makes of it under `title`, HR; further steps below.
 
     `lr` (1, 3, 64, 64), `step` and `hr` (1, 3, 256, 256), in [0, 1] (clipped), with or without their first axis. Several
     steps are a dictionary {title: picture}, which takes no `title`.
     """
     steps = step if isinstance(step, dict) else {title: step}
-    shown = {"LR": lr, **steps, "HR": hr}
-    columns = 2 if len(shown) in (2, 4) else 3
-    show_images(faces(*shown.values()), list(shown), columns=columns, height=FIGURE_WIDTH / columns)
+    columns = 2 if len(steps) in (0, 2) else 3
+    shown = [("LR", lr), *steps.items()]
+    shown.insert(columns - 1, ("HR", hr))
+    titles, pictures = zip(*shown, strict=True)
+    show_images(faces(*pictures), titles, columns=columns, height=FIGURE_WIDTH / columns)
 
 # %% ../nbs/90_plots.ipynb #exer0002
 @contextmanager
@@ -150,10 +152,11 @@ def _draw_curves(curves: dict, xlabel: str = "step", ylabel: str = "", title: st
     figure, grid = plt.subplots(1, len(panels), squeeze=False, figsize=(9, 3.2), layout="constrained",
                                 facecolor="white")
     for axes, (label, lines) in zip(grid[0], panels.items(), strict=True):
+        counted = all(float(x).is_integer() for xs, _ in lines.values() for x in xs)  # no tick at 2.5 steps
         for name, (xs, ys) in lines.items():
             axes.plot(xs, ys, label=name, linewidth=1.8, marker="o" if len(xs) < 12 else None, markersize=4)
         axes.set(xlabel=xlabel, ylabel=label, yscale="log" if logy else "linear")
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=counted))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         if lines and (lines is first or list(lines) != list(first)):  # panels of the same names share one legend

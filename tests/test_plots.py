@@ -68,9 +68,13 @@ def test_where_we_are_shows_the_same_face_large_and_few_in_a_row(figure):
     lr, (top, left, height, width) = hr[..., ::4, ::4], FACE
     for steps in ({}, {"a": hr}, {"a": hr, "b": hr[0]}, {"a": hr, "b": hr, "c": hr, "d": hr}):
         where_we_are(lr, steps, hr[0])
-        titles = [axes.get_title() for axes in figure().axes if axes.get_title()]
-        first, *_, last = pictures_in(figure())
-        assert titles == ["LR", *steps, "HR"]
+        shown = [axes for axes in figure().axes if axes.get_title()]
+        pictures = dict(zip([axes.get_title() for axes in shown], pictures_in(figure()), strict=True))
+        first, last = pictures["LR"], pictures["HR"]
+        assert set(pictures) == {"LR", *steps, "HR"} and next(iter(pictures)) == "LR"
+        places = {axes.get_title(): axes.get_subplotspec() for axes in shown}
+        assert places["HR"].rowspan.start == 0 and places["HR"].is_last_col(), "at the end of the first row"
+        assert len(steps) != 2 or places["a"].rowspan == places["b"].rowspan, "what is compared stands side by side"
         assert np.array_equal(last, (hr[0, :, top:top + height, left:left + width] * 255).round().permute(1, 2, 0))
         assert np.array_equal(first, last[::4, ::4])
         assert len({axes.get_subplotspec().colspan.start for axes in figure().axes}) <= 3
@@ -86,6 +90,8 @@ def test_curves_in_panels(figure):
     plot_curves({"a": ([1, 2], [1e-3, 1])}, "epoch", "loss", logy=True)
     (axes,) = figure().axes
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_yscale()) == ("epoch", "loss", "log")
+    plot_curves({"a": ([0, 2, 4, 7, 10, 13], range(6))})
+    assert all(tick.is_integer() for tick in figure().axes[0].get_xticks()), "what is counted has no halves"
 
 
 def test_live_curves_outside_a_notebook_do_nothing():
