@@ -72,8 +72,7 @@ def export_onnx(generator: "Generator | PublicGenerator", path: str | Path) -> N
 def _write_network(generator: "Generator | PublicGenerator", node, layer, constant) -> None:
     """Writes the operations of `Generator.forward` from "lr" on."""
     x = "lr"
-    public = isinstance(generator, PublicGenerator)
-    if isinstance(generator, PublicGenerator):
+    if public := isinstance(generator, PublicGenerator):
         x = node("Div", node("Sub", x, constant(generator.mean)), constant(generator.deviation))
         generator = generator.generator
     folded = fold_batch_norm(generator).cpu().float()

@@ -94,10 +94,7 @@ def validated_enough(trainer: "Trainer", unseen: Pack) -> bool:
 
 
 def requests(asked: list[int], step: int, processes: Processes) -> tuple[bool, bool]:
-    """Whether any process was asked to stop, and whether to save; requests to save are removed from the list.
-
-    `asked`: the signals of `noted_signals`.
-    """
+    "Whether any process was asked to stop, and whether to save, by the signals `asked`; those to save are removed."
     listen = processes.world == 1 or step % 10 == 0
     stop, save = (listen and processes.any(not wanted.isdisjoint(asked)) for wanted in (STOPPING, SAVING))
     if save:
