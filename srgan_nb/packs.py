@@ -423,10 +423,14 @@ def reduce_photos(photos: str | Path | Iterable, out: str | Path, factor: float,
     """Writes bicubic copies of photographs, `factor` times smaller, as PNG files of the same names in a new folder.
 
     leave_out: how many, the last by name, get no copy: a run that holds them out would learn from their copies.
-    Returns the folder, which appears whole. Raises `UserError` where it is there, or a file is no photograph.
+    Returns the folder, which appears whole. Raises `UserError` where it is there, a file is no photograph, or the
+    factor is below 1.
     """
+    if not 1 <= factor < math.inf:  # NaN is refused too
+        raise UserError(f"factor is {factor:g}: how many times smaller, 1 or more")
+
     def reduced(photo: Image.Image, number: int) -> dict[str, Image.Image]:
-        size = round(photo.width / factor), round(photo.height / factor)
+        size = max(1, round(photo.width / factor)), max(1, round(photo.height / factor))
         return {"": photo.resize(size, Image.Resampling.BICUBIC)}
 
     return _write_copies(photos, out, reduced, leave_out)
@@ -438,8 +442,13 @@ def degrade_photos(photos: str | Path | Iterable, out: str | Path, scale: int = 
 
     LR is HR blurred (a Gaussian; its deviation in HR pixels is drawn from `blur`), reduced by `scale`, with noise (a
     deviation from `noise`, of 255) and through a JPEG file (a quality from `jpeg`); the same for a seed. All PNG.
-    Returns the new folder, which appears whole. Raises `UserError` where it is there, or a file is no photograph.
+    Returns the new folder, which appears whole. Raises `UserError` where it is there, a file is no photograph, or
+    nothing can be drawn from a range.
     """
+    for name, (least, most), low, high in (("blur", blur, 0.01, 100), ("noise", noise, 0, 255), ("jpeg", jpeg, 1, 100),
+                                           ("seed", (seed, seed), 0, math.inf)):
+        if not low <= least <= most <= high:
+            raise UserError(f"{name} is {least:g} to {most:g}: the lesser number first, both from {low:g} to {high:g}")
     from torchvision.transforms.v2.functional import gaussian_blur  # torchvision takes seconds to import
     def to_image(pixels: torch.Tensor) -> Image.Image:
         return Image.fromarray(pixels.round().clamp(0, 255).byte().permute(1, 2, 0).numpy())

@@ -231,3 +231,21 @@ def test_reduced_copies(photos, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "halves").iterdir()] == ["coffee.png"]
     assert Image.open(tmp_path / "halves/coffee.png").size == (48, 40)
     assert main(["reduce", *asked]) == 1 and "name a new folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [
+    ["reduce", "0"], ["reduce", "nan"], ["reduce", "0.5"], ["reduce", "inf"], ["degrade", "--blur", "0", "1"],
+    ["degrade", "--noise", "9", "3"], ["degrade", "--jpeg", "0", "50"], ["degrade", "--seed=-1"]])
+def test_copies_that_can_t_be_made_are_one_line_before_any_work(wrong, photos, tmp_path, capsys):
+    command, *options = wrong
+    assert main([command, str(photos), str(tmp_path / "copies"), *options]) == 1
+    said = capsys.readouterr().err
+    name = options[0].lstrip("-").split("=")[0] if command == "degrade" else "factor"
+    assert said.startswith(f"srgan_{command}: {name} is") and said.count("\n") == 1
+
+
+def test_a_copy_has_a_pixel_at_least(tmp_path):
+    (tmp_path / "thin").mkdir()
+    Image.new("RGB", (90, 2)).save(tmp_path / "thin/a.png")
+    assert main(["reduce", str(tmp_path / "thin"), str(tmp_path / "copies"), "30"]) == 0
+    assert Image.open(tmp_path / "copies/a.png").size == (3, 1)
