@@ -9,8 +9,6 @@ from tqdm.std import tqdm as text_bar
 
 __all__ = ["UserError", "counted", "progress_bar"]
 
-PAUSE = 60.0  # seconds before a bar's first line in a file, and between two
-
 
 class UserError(ValueError):
     """Something the user can mend: its text is one clear line that says what is wrong and what to do."""
@@ -29,12 +27,12 @@ class _Lines(text_bar):
             print(self, file=self.fp, flush=True)
 
 
-def progress_bar(items: Iterable | None = None, shown: bool = True, **options: Any) -> tqdm:
-    """tqdm's bar with its options, a widget in a notebook; where stderr is a file, a line each `PAUSE` seconds instead.
+def progress_bar(items: Iterable | None = None, shown: bool = True, pause: float = 60.0, **options: Any) -> tqdm:
+    """tqdm's bar with its options, a widget in a notebook; where stderr is a file, a line each `pause` seconds instead.
 
     None where it is not to be `shown`, and without stderr: in a service, or on Windows without a console.
     """
     shown = shown and sys.stderr is not None
     if not shown or sys.stderr.isatty() or "ipykernel.zmqshell" in sys.modules:
         return tqdm(items, disable=not shown, **options)
-    return _Lines(items, leave=False, mininterval=PAUSE, maxinterval=PAUSE, **options | {"delay": PAUSE})
+    return _Lines(items, leave=False, mininterval=pause, maxinterval=pause, **options | {"delay": pause})

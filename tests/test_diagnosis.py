@@ -72,6 +72,7 @@ def test_a_discriminator_that_has_won(photos, trained, tmp_path):
     assert "D has won" in found
 
 
+@pytest.mark.slow
 def test_a_discriminator_that_learns_nothing(photos, trained, tmp_path):
     assert "D learns nothing" in broken_run(photos, trained, tmp_path / "run", discriminator_learning_rate=1e-30)
 

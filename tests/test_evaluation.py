@@ -295,6 +295,7 @@ def test_means_and_the_grey_rule(dataset):
         assert result.mean_own_grey[name] == pytest.approx((first[name] + grey["grey"][name]) / 2)
 
 
+@pytest.mark.slow
 def test_lpips_is_a_column_or_an_error(dataset, monkeypatch, tmp_path, shared):
     assert 0 < evaluate(dataset, "bicubic", lpips_net="squeeze", limit=1, progress=False).mean["lpips"] < 1
     assert "lpips" not in evaluate(dataset, "bicubic", limit=1, progress=False).mean

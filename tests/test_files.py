@@ -13,7 +13,6 @@ from threading import Event, Thread
 import pytest
 import tqdm.auto
 
-from srgan_nb import errors
 from srgan_nb.errors import UserError, counted, progress_bar
 from srgan_nb.files import check_free_space, locked, write_atomically
 from tests.support.kills import killed_at_change
@@ -195,10 +194,9 @@ def test_numbers_agree_with_their_nouns():
 
 
 @pytest.mark.parametrize(("pause", "lines"), [(inf, 0), (0, 301)])
-def test_a_bar_in_a_file_is_a_line_now_and_then(monkeypatch, capsys, pause, lines):
+def test_a_bar_in_a_file_is_a_line_now_and_then(capsys, pause, lines):
     "None before the pause is over; where there is no pause, one at the start and for each item, none of them drawn over another."
-    monkeypatch.setattr(errors, "PAUSE", pause)
-    assert list(progress_bar(range(300), unit="photo", delay=1)) == [*range(300)]
+    assert list(progress_bar(range(300), pause=pause, unit="photo", delay=1)) == [*range(300)]
     said = capsys.readouterr().err
     assert said.count("\n") == len(said.splitlines()) == lines and "\r" not in said
     assert not lines or said.splitlines()[-1].startswith("100%|") and "300/300" in said.splitlines()[-1]

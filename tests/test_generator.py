@@ -185,6 +185,7 @@ def test_with_a_single_shuffle_reach_is_the_sum_of_half_kernels(scale, blocks, k
         assert receptive_field(generator) == (max(derived, 2) if bicubic_skip else derived)  # bicubic sees 2 far
 
 
+@pytest.mark.slow
 def test_reach_of_the_presets():
     for preset, reach in (("paper", 40), ("lite", 27)):
         assert {receptive_field(Generator.from_preset(preset, scale)) for scale in (2, 3, 4, 8)} == {reach}

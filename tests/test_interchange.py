@@ -295,6 +295,7 @@ def test_exported_program_needs_no_srgan_nb(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_program_s_name_is_the_one_that_was_asked_for(tmp_path: Path) -> None:
     generator = Generator(4, CHANNELS, 1, 3)
     assert export_program(generator, tmp_path / "my.model.v1") == tmp_path / "my.model.v1.pt2"

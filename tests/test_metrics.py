@@ -259,6 +259,7 @@ def test_the_decoder_finds_each_protocol_by_the_score_it_gives():
 
 # devices
 
+@pytest.mark.slow
 @pytest.mark.parametrize("colour, unit", [("y", 255_000), ("y_full", 219_000)])
 def test_luma_that_is_exactly_a_half_is_rounded_up(colour, unit):
     """As MATLAB rounds, in exact arithmetic: else a device that adds in another order gets another score."""

@@ -233,6 +233,7 @@ def resident(kind: str) -> int:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(kind))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_mapped_memory_stays_under_its_limit(make_pack, monkeypatch):
     pack = make_pack([(1000, 1000)] * 20, smooth=True)  # 60 MB

@@ -47,6 +47,7 @@ def test_crops_show_the_same_part_with_their_own_pixels(figure):
     assert [axes.images[0].get_interpolation() for axes in figure().axes[2:]] == ["nearest", "nearest"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [None, 1, 2, 3, 5, 99])
 @pytest.mark.parametrize("crop", [None, (2, 2, 4, 4)])
 def test_every_picture_is_drawn_once_in_a_figure_that_fits_the_page(figure, columns, crop):

@@ -105,6 +105,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 TEXTURES = dict(discriminator_kind="patch", discriminator_learning_rate=1e-4, discriminator_beta1=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage, options", [("srresnet", {}), ("srgan", {}), ("srgan", {**TEXTURES, "accumulate": 2})])
 def test_an_interrupted_run_ends_like_an_undisturbed_one(stage, options, photos, trained, tmp_path):
     whole, broken = (run_settings(stage, photos, trained, tmp_path / name, ema=0.9, **options)

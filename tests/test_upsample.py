@@ -105,6 +105,7 @@ def test_filters_that_make_no_whole_groups_are_refused() -> None:
         balance_(nn.Conv2d(3, 6, 3), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["lite", "paper"])
 @torch.inference_mode()
 def test_a_balanced_generator_paints_no_grid_on_a_flat_picture(preset: str) -> None:
