@@ -10,7 +10,6 @@ from tests.support.environment import prepare_environment
 ROOT = Path(__file__).resolve().parents[1]
 prepare_environment()
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: there is a worker for each core
-pytest_plugins = ["tests.support.small_runs"]  # the fixtures photos and trained
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +19,20 @@ def shared() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("SRGAN_NB_SHARED names no folder with data/ and weights/")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "A folder of photographs to train on."
+    from tests.support.small_runs import made_up_photos  # here: it brings torch, which the leading process does not need
+    return made_up_photos(tmp_path_factory.mktemp("made_up") / "photos")
+
+
+@pytest.fixture(scope="session")
+def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "A finished run of the first stage."
+    from tests.support.small_runs import finished_run
+    return finished_run(photos, tmp_path_factory.mktemp("runs") / "srresnet")
 
 
 @pytest.fixture(autouse=True)

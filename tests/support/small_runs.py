@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
@@ -27,16 +26,8 @@ def made_up_photos(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory) -> Path:
-    "A folder of photographs to train on."
-    return made_up_photos(tmp_path_factory.mktemp("made_up") / "photos")
-
-
-@pytest.fixture(scope="session")
-def trained(photos, tmp_path_factory) -> Path:
-    "A finished run of the first stage."
-    out = tmp_path_factory.mktemp("runs") / "srresnet"
+def finished_run(photos: Path, out: Path) -> Path:
+    "Trains a first stage into `out`."
     Trainer(settings_for("srresnet", "lite", data=str(photos), out=str(out), **SMALL), quiet=True).fit()
     return out
 
