@@ -1,4 +1,4 @@
-"""What the tests share: their environment, the folder with photographs and weights, the reasons to skip, and the seed."""
+"""What the tests share: environment, photographs, weights, a run, reasons to skip, the seed. What imports torch does so inside."""
 
 import os
 from pathlib import Path
@@ -24,7 +24,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "A folder of photographs to train on."
-    from tests.support.small_runs import made_up_photos  # here: it brings torch, which the leading process does not need
+    from tests.support.small_runs import made_up_photos
     return made_up_photos(tmp_path_factory.mktemp("made_up") / "photos")
 
 
