@@ -9,9 +9,11 @@ import re
 import socket
 import struct
 import sys
+import threading
 import time
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -488,21 +490,33 @@ def test_a_full_disk_is_said_before_and_while_packing(photos, monkeypatch):
     assert not [path for path in (photos.parent / "packs").iterdir() if path.is_dir()]
 
 
-def test_an_interruption_stops_soon_and_leaves_nothing(tmp_path):
+def test_an_interruption_stops_soon_and_leaves_nothing(tmp_path, monkeypatch):
+    "Whatever the threads have begun when the interruption arrives waits until the pool is shut; nothing else is begun."
     fill(tmp_path / "photos", {f"{k}.png": encoded(picture(seed=k), "PNG") for k in range(50)})
-    decoded = []
+    decoded, counting, is_shut, shutdown = [], threading.Lock(), threading.Event(), ThreadPoolExecutor.shutdown
+
+    def shut(pool, wait=True, **options):
+        shutdown(pool, wait=False, **options)
+        if decoded:
+            is_shut.set()
+        shutdown(pool, wait)
 
     def interrupt(path, to_write):
         if path.name == "hr.bin":
             decoded.append("they begin to be decoded")
         elif decoded and path.parent == tmp_path / "photos":
-            decoded.append(path)
-            if len(decoded) == 6:
+            with counting:
+                decoded.append(path)
+                begun = len(decoded)
+            if begun == 6:
                 raise KeyboardInterrupt
+            if begun > 6:
+                is_shut.wait()
 
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", shut)
     with watched_opens(interrupt), pytest.raises(KeyboardInterrupt):
         pack(tmp_path / "photos", workers=2)
-    assert len(decoded) < 20
+    assert len(decoded) < 12
     assert not [path for path in (tmp_path / "packs").iterdir() if path.is_dir()]
 
 
