@@ -79,6 +79,7 @@ def drag_sliders(page: NotebookPage) -> int:
     from selenium.webdriver.common.by import By
     sliders = page.driver.find_elements(By.CSS_SELECTOR, SLIDER)
     for number, slider in enumerate(sliders):
+        assert slider.is_displayed(), f"slider {number + 1} lies under a closed heading: nobody sees it"
         handle, track = (slider.find_element(By.CSS_SELECTOR, name) for name in (".noUi-handle", ".noUi-base"))
         on_the_left = handle.location["x"] < track.location["x"] + track.size["width"] / 2
         before = page.driver.execute_script(SHOWN_BY, slider)
