@@ -36,7 +36,8 @@ def run(path: Path) -> None:
     Raises `CellExecutionError`, which says the cell and its traceback, or `DeadKernelError`.
     """
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=None, resources={"metadata": {"path": path.parent}}).execute(stderr=subprocess.DEVNULL)
+    NotebookClient(notebook, timeout=None, store_widget_state=False,  # no page shows a widget that could be drawn from it
+                   resources={"metadata": {"path": path.parent}}).execute(stderr=subprocess.DEVNULL)
     nbformat.write(notebook, path)
     nbdev_clean(path)
 
