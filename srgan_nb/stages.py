@@ -124,7 +124,7 @@ def step_filters(weights: list[Tensor], states: list[dict], group: dict) -> None
     for weight, update in zip(weights, updates, strict=True):
         weight.sub_(update.view(weight.shape), alpha=group["lr"] * size)
 
-
+# %% ../nbs/51_optimizers.ipynb #51steps2
 def step_by_adam(weights: list[Tensor], states: list[dict], group: dict) -> None:
     "One update of biases, slopes of PReLU and scales of BN by torch's Adam, all at once, which is faster on a GPU."
     for state, weight in zip(states, weights, strict=True):
