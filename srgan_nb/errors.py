@@ -33,6 +33,6 @@ def progress_bar(items: Iterable | None = None, shown: bool = True, pause: float
     None where it is not to be `shown`, and without stderr: in a service, or on Windows without a console.
     """
     shown = shown and sys.stderr is not None
-    if not shown or sys.stderr.isatty() or "ipykernel.zmqshell" in sys.modules:
+    if not shown or sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel"):
         return tqdm(items, disable=not shown, **options)
     return _Lines(items, leave=False, mininterval=pause, maxinterval=pause, **options | {"delay": pause})

@@ -6,7 +6,6 @@
 __all__ = ['SHOWN', 'SAMPLED', 'losses_of', 'Progress', 'Reporter', 'Validator', 'middle', 'save_strips']
 
 # %% ../nbs/55_reporter.ipynb #a8d05cde
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from .bicubic import upsample_bicubic
 from .devices import Processes
-from .errors import UserError
+from .errors import UserError, progress_bar
 from .generator import Generator
 from .images import save_image, to_tensor
 from .metrics import lpips, lpips_network, psnr
@@ -42,18 +40,16 @@ SHOWN = {"content": "content {:.3g}", "adversarial": "adversarial {:.3g}", "disc
 
 # %% ../nbs/55_reporter.ipynb #55progr1
 class Progress:
-    """What a run shows as it goes: sentences, a bar with its newest figures; without a terminal a line now and then.
+    """What a run shows as it goes: sentences, and a bar with its newest figures.
 
-    name: of the run. steps: up to which it goes. `live`: curves are drawn, so no lines are printed. `quiet` shows nothing.
+    name: of the run. steps: up to which it goes. `live`: curves are drawn instead of the bar. `quiet` shows nothing.
+    pause: seconds between two lines where stderr is a file, which can't show a bar.
     """
 
-    pause = 60.0  # seconds between two lines where there is no terminal for a bar
-
-    def __init__(self, name: str, steps: int, live: bool = False, quiet: bool = False):
-        self.name, self.steps, self.live, self.quiet = name, steps, live, quiet
+    def __init__(self, name: str, steps: int, live: bool = False, quiet: bool = False, pause: float = 60.0):
+        self.name, self.steps, self.live, self.quiet, self.pause = name, steps, live, quiet, pause
         self.bar: Any = None
         self.figures: dict[str, str] = {}
-        self.next_line = 0.0
 
     def say(self, text: str) -> None:
         "Prints a sentence, unless quiet."
@@ -62,26 +58,15 @@ class Progress:
 
     @contextmanager
     def watching(self, step: int) -> Iterator[None]:
-        "A block in which the run continues from `step` and the bar is shown."
-        terminal = sys.stderr is not None and sys.stderr.isatty()
-        with tqdm(total=self.steps, initial=step, unit="step", desc=self.name, disable=self.quiet or not terminal,
-                  dynamic_ncols=True, leave=not self.live) as self.bar:
+        "A block in which the run continues from `step` and the bar is shown; each step moves it by `bar.update()`."
+        with progress_bar(None, not (self.quiet or self.live), self.pause, total=self.steps, initial=step, unit="step",
+                          desc=self.name, dynamic_ncols=True) as self.bar:
             yield
 
     def show(self, row: dict[str, float]) -> None:
-        "Shows what `SHOWN` has of a row, until newer figures come."
+        "Shows what `SHOWN` has of a row, from the next step until newer figures come."
         self.figures |= {name: form.format(row[name]) for name, form in SHOWN.items() if name in row}
-        self.bar.set_postfix_str(", ".join(self.figures.values()))
-
-    def step_done(self, step: int) -> None:
-        "Moves the bar; without bar and curves, prints a line if the last one was long enough ago or this is the end."
-        self.bar.update()
-        if self.quiet or self.live or not self.bar.disable or not self.figures or sys.stderr is None:
-            return
-        if time.monotonic() >= self.next_line or step == self.steps:
-            self.next_line = time.monotonic() + self.pause
-            said = ", ".join([f"{self.name}: step {step} of {self.steps}", *self.figures.values()])
-            print(said, file=sys.stderr, flush=True)
+        self.bar.set_postfix_str(", ".join(self.figures.values()), refresh=False)
 
 # %% ../nbs/55_reporter.ipynb #3734282b
 class Reporter:

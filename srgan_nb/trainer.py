@@ -129,7 +129,7 @@ def train(trainer: "Trainer", batches: Batches, unseen: Pack, asked: list[int]) 
                 trainer.checkpointer.save(stage, state)
             processes.wait()
         enough = due.validation and validated_enough(trainer, unseen)
-        trainer.progress.step_done(state.step)
+        trainer.progress.bar.update()
         if stop or enough:
             return stop
     return False

@@ -153,15 +153,20 @@ def test_a_checkpointer_begins_a_run_and_goes_on_with_it(tmp_path: Path) -> None
     assert_same(stage.state_dict(), other.state_dict())
 
 
-@pytest.mark.parametrize(("quiet", "said"), [
-    (False, ["srresnet: step 1 of 9, content 0.5", "srresnet: step 9 of 9, content 0.4, 30.00 dB"]), (True, [])])
-def test_without_a_terminal_progress_is_a_line_at_first_and_at_the_end(quiet: bool, said: list[str], capsys) -> None:
-    progress = Progress("srresnet", steps=9, quiet=quiet)
-    with progress.watching(step=0):
-        for step, row in ((1, {"content": 0.5}), (2, {"content": 0.4}), (9, {"psnr_y": 30.0})):
+@pytest.mark.parametrize(("quiet", "live"), [(False, False), (True, False), (False, True)])
+def test_progress_is_a_bar_with_the_newest_figures_unless_quiet_or_live(quiet: bool, live: bool, capsys) -> None:
+    progress = Progress("srresnet", steps=9, live=live, quiet=quiet, pause=0)
+    with progress.watching(step=7):
+        for row in ({"content": 0.5, "psnr_y": 30.0}, {"content": 0.4}):
             progress.show(row)
-            progress.step_done(step)
-    assert capsys.readouterr().err.splitlines() == said
+            progress.bar.update()
+    said = capsys.readouterr().err.splitlines()
+    if quiet or live:
+        assert said == []
+    else:
+        first, before_last, last = said[0], *said[-2:]
+        assert "7/9" in first and "8/9" in before_last and "content 0.5, 30.00 dB" in before_last
+        assert last.startswith("srresnet: 100%") and "9/9" in last and last.endswith("content 0.4, 30.00 dB]")
 
 
 def test_a_reporter_writes_rows_and_counts_seconds(tmp_path: Path) -> None:
