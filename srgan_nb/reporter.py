@@ -59,8 +59,8 @@ class Progress:
     @contextmanager
     def watching(self, step: int) -> Iterator[None]:
         "A block in which the run continues from `step` and the bar is shown; each step moves it by `bar.update()`."
-        with progress_bar(None, not (self.quiet or self.live), self.pause, total=self.steps, initial=step, unit="step",
-                          desc=self.name, dynamic_ncols=True) as self.bar:
+        with progress_bar(shown=not (self.quiet or self.live), pause=self.pause, total=self.steps, initial=step,
+                          unit="step", desc=self.name, dynamic_ncols=True) as self.bar:
             yield
 
     def show(self, row: dict[str, float]) -> None:

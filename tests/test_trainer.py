@@ -746,6 +746,9 @@ def test_a_short_run_of_a_preset_is_validated_on_its_way():
 
 def test_redirected_output_is_lines_and_no_bar(photos, trained, tmp_path, capsys):
     "One a minute; without a pause between them one for each step, with the newest figures."
+    Trainer(run_settings("srresnet", photos, trained, tmp_path / "usual", steps=40, log_every=1)).fit()
+    said = capsys.readouterr().err
+    assert "\r" not in said and len(said.splitlines()) < 10
     trainer = Trainer(run_settings("srresnet", photos, trained, tmp_path / "run", steps=40, log_every=1))
     trainer.progress.pause = 0
     trainer.fit()
@@ -824,3 +827,16 @@ def test_the_judge_is_heard_on_held_out_photographs_and_learns_nothing_there(kin
     Trainer(settings, quiet=True).fit()
     rows = read_rows(RunFolder(tmp_path / "run").table("validation"))
     assert rows and all(0 < row["real"] < 1 and 0 < row["fake"] < 1 for row in rows)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_live_curves_take_the_place_of_the_bar(live, tmp_path, capsys):
+    settings = settings_for("srresnet", "lite", data="photos", out=str(tmp_path / "run"))
+    run = RunFolder(settings.out)
+    run.folder.mkdir()
+    progress = Progress("srresnet", settings.steps, live=live, pause=0)
+    reporter = Reporter(run, settings, progress)
+    with reporter.watching(0):
+        reporter.write("log", {"step": 1, "content": 0.5})
+        progress.bar.update()
+    assert (f" 1/{settings.steps} [" in capsys.readouterr().err) == (not live)
