@@ -155,8 +155,8 @@ def train(arguments: Sequence[str] | None = None) -> int:
         return 128 + stop.signal
     if trainer.processes.first:
         run = trainer.run.folder
-        print(f"done: {run / 'generator.safetensors'}, the newest weights; best.safetensors beside it, the best by "
-              f"validation; pictures in {run / 'samples'}\nhow it went: python -c "
+        print(f"done: {run / 'generator.safetensors'}, the newest weights; best.safetensors beside it, those with the best "
+              f"PSNR; pictures in {run / 'samples'}\nhow it went: python -c "
               f"\"import srgan_nb; print(srgan_nb.diagnose({str(run)!r}))\"")
     return 0
 

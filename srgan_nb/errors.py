@@ -20,11 +20,19 @@ def counted(count: int, thing: str) -> str:
 
 
 class _Lines(text_bar):
-    """A bar whose states stand one below the other, as plain lines."""
+    """A bar whose states stand one below the other, as plain lines; where any was shown, the last one is too."""
+
+    last_shown: int | None = None
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         if msg is None:  # else the line is to be cleared
+            self.last_shown = self.n
             print(self, file=self.fp, flush=True)
+
+    def close(self) -> None:
+        if self.last_shown not in (None, self.n):
+            self.display()
+        super().close()
 
 
 def progress_bar(items: Iterable | None = None, shown: bool = True, pause: float = 60.0, **options: Any) -> tqdm:

@@ -248,6 +248,8 @@ def check_combinations(settings: Settings) -> None:
         raise UserError(f"--kernel-size is {settings.kernel_size}: it must be odd, or the picture would shift")
     if settings.warm_up and settings.schedule == "one-cycle":
         raise UserError("--warm-up: schedule one-cycle rises over its first twentieth: choose --schedule constant or step")
+    if settings.patience is not None and settings.stage == "srgan":
+        raise UserError("--patience: it waits for a better PSNR, which stage srgan gives up: leave it out, look at samples/")
     if settings.grey_detail and not settings.bicubic_skip:
         raise UserError("without --bicubic-skip, --grey-detail would make the whole picture grey: give --no-grey-detail")
     if settings.patch_size % settings.scale:

@@ -202,6 +202,18 @@ def test_a_bar_in_a_file_is_a_line_now_and_then(capsys, pause, lines):
     assert not lines or said.splitlines()[-1].startswith("100%|") and "300/300" in said.splitlines()[-1]
 
 
+@pytest.mark.parametrize(("spoke", "more", "last"), [(True, 3, "4/9"), (True, 0, "1/9"), (False, 3, "")])
+def test_in_a_file_the_last_line_is_how_far_it_came(capsys, spoke, more, last):
+    "Once, and only where something was said before."
+    with progress_bar(total=9, pause=inf) as bar:
+        bar.update()
+        if spoke:
+            bar.refresh()
+        bar.update(more)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == spoke + (spoke and more > 0) and (last in said[-1] if spoke else not last)
+
+
 @pytest.mark.parametrize(("place", "drawn"), [("terminal", True), ("notebook", True), ("hidden", False), ("none", False)])
 def test_a_bar_is_drawn_in_terminals_and_notebooks_alone(monkeypatch, place, drawn):
     file = type("Stream", (io.StringIO,), {"__module__": "ipykernel.iostream" if place == "notebook" else "io"})()

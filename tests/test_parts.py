@@ -104,6 +104,11 @@ def test_the_rates_rise_while_a_run_warms_up() -> None:
         Settings(warm_up=4, schedule="one-cycle")
 
 
+def test_patience_is_refused_where_its_score_gets_worse():
+    with pytest.raises(UserError, match="--patience: it waits for a better PSNR"):
+        Settings(stage="srgan", init="srresnet", patience=3)
+
+
 def test_the_groups_of_settings_share_no_name_and_are_all_there_is() -> None:
     groups = TaskSettings(), NetworkSettings(), LossSettings(), OptimizationSettings(), MachineSettings()
     names = [one.name for group in groups for one in fields(group)]
