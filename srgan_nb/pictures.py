@@ -229,7 +229,7 @@ class PictureFile:
         with open(self.path, "rb") as file:
             file.seek(8)
             while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
-                chunks[head[4:]] = file.read(int.from_bytes(head[:4]))
+                chunks[head[4:]] = file.read(int.from_bytes(head[:4], "big"))
                 file.seek(4, os.SEEK_CUR)
         if b"acTL" in chunks:
             raise UserError(f"{self.path}: an animated PNG can't be enlarged: convert it to WebP or GIF")
