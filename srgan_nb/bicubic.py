@@ -60,23 +60,12 @@ def _resize_fast_8bit(pixels: Tensor, axis: int, new_length: int) -> Tensor:
     """`_resize_exact_8bit` for factors 2, 4 and 8, up and down, by torch's 16-bit integer kernel on the CPU."""
     length = pixels.shape[axis]
     margin = 2 * max(1, length // new_length)  # two outputs' worth of repeated border pixels
-    padded = _repeat_border(pixels, axis, margin)
+    first, last = pixels.narrow(axis, 0, 1), pixels.narrow(axis, length - 1, 1)
+    padded = torch.cat([*margin * [first], pixels, *margin * [last]], axis)  # in the memory layout of `pixels`
     size = list(padded.shape[-2:])
     size[axis] = size[axis] * new_length // length
     resized = F.interpolate(padded, size=size, mode="bicubic", antialias=True)
     return resized.narrow(axis, margin * new_length // length, new_length)
-
-
-def _repeat_border(pixels: Tensor, axis: int, margin: int) -> Tensor:
-    """The pixels extended by `margin` copies of the first and the last along `axis`, in the same memory layout."""
-    length, shape = pixels.shape[axis], list(pixels.shape)
-    shape[axis] += 2 * margin
-    layout = torch.channels_last if pixels.stride(1) == 1 else torch.contiguous_format
-    padded = torch.empty(shape, dtype=pixels.dtype, memory_format=layout)
-    padded.narrow(axis, margin, length).copy_(pixels)
-    padded.narrow(axis, 0, margin).copy_(pixels.narrow(axis, 0, 1))
-    padded.narrow(axis, margin + length, margin).copy_(pixels.narrow(axis, length - 1, 1))
-    return padded
 
 # %% ../nbs/40_bicubic.ipynb #38b054c0
 _FAST_FACTORS = (1 / 8, 1 / 4, 1 / 2, 2, 4, 8)
