@@ -98,14 +98,16 @@ def file_state(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
-def inspect(path: Path) -> Found:
-    "Looks at a file's header and reads its bytes; pixels are not decoded yet."
+def inspect(path: Path, known: Found | None = None) -> Found:
+    "Looks at a file's header and reads its bytes, if it changed since it was found `known`; pixels are not decoded yet."
     try:
         if is_run(path):
             return Found([], "a training run, not photographs")
         if not path.is_file():
             return Found([], "not an ordinary file" if path.exists() else "a link to nothing")
         state = file_state(path)
+        if known and known.state == state:
+            return known
         if state[0] == 0:
             return Found(state, "empty file")
         with Image.open(path, formats=_FORMATS) as image:
@@ -139,12 +141,7 @@ def inspect_all(files: dict[str, Path], memory: Path, workers: int, progress: bo
         known = {}
 
     def look(name):
-        try:
-            if name in known and known[name].state == file_state(files[name]):
-                return known[name]
-        except OSError:
-            pass
-        return inspect(files[name])
+        return inspect(files[name], known.get(name))
 
     found = dict(zip(files, _in_threads(look, files, workers, "reading", progress), strict=True))
     settled = {name: it for name, it in found.items() if it.state and began - max(it.state[1:3]) > 2e9}
