@@ -210,16 +210,14 @@ def make_pair(path: Path, scale: int, lr_path: Path | None = None) -> tuple[np.n
 
 # %% ../nbs/43_packs.ipynb #86f3db04
 class MappedFiles:
-    "Files of bytes in a folder, KIND.bin, that look like memory; `ValueError` where one has the wrong size."
+    "Files of bytes in a folder, KIND.bin, that look like memory; `ValueError` where one is too short."
     resident_limit = 400e6  # bytes of larger files that may stay mapped into this process
 
     def __init__(self, folder: Path, sizes: dict[str, int]):
         self.maps, self.resident = {}, 0
         for kind, size in sizes.items():
             with open(folder / f"{kind}.bin", "rb") as file:
-                if os.fstat(file.fileno()).st_size != size:
-                    raise ValueError
-                self.maps[kind] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self.maps[kind] = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
 
     def array(self, kind: str, shape: tuple[int, ...], at: int) -> np.ndarray:
         "The bytes of a file from place `at` on, uint8 and read-only."
