@@ -16,9 +16,8 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -29,6 +28,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from .bicubic import crop_to_multiple, downsample
+from .devices import thread_pool
 from .errors import UserError, counted, progress_bar
 from srgan_nb.files import (
     check_free_space,
@@ -123,13 +123,10 @@ def inspect(path: Path, known: Found | None = None) -> Found:
 # %% ../nbs/43_packs.ipynb #d45b61a8
 def _in_threads(function: Callable, items: Iterable, workers: int, what: str, progress: bool) -> list:
     "What `function` gives for each item, computed by several threads; after an error or Ctrl-C no more are begun."
-    items, pool = list(items), ThreadPoolExecutor(workers)
-    try:
-        with warnings.catch_warnings():  # here, since it is not made for threads
-            warnings.simplefilter("ignore")  # Pillow warns of large photos and of odd metadata
-            return list(progress_bar(pool.map(function, items), progress, desc=what, total=len(items), unit="file", delay=1))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    items = list(items)
+    with thread_pool(workers) as pool, warnings.catch_warnings():  # here, since it is not made for threads
+        warnings.simplefilter("ignore")  # Pillow warns of large photos and of odd metadata
+        return list(progress_bar(pool.map(function, items), progress, desc=what, total=len(items), unit="file", delay=1))
 
 
 def inspect_all(files: dict[str, Path], memory: Path, workers: int, progress: bool) -> dict[str, Found]:
@@ -309,17 +306,6 @@ class NothingToPack(UserError):
                          + counted(len(skipped), "file") + (f" ({reasons})" if reasons else ""))
         self.skipped = skipped
 
-
-@contextmanager
-def _single_threaded_torch() -> Iterator[None]:
-    "Inside, each thread computes alone: the work is spread over photos, not within one."
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
 # %% ../nbs/43_packs.ipynb #93558917
 def write_pack(photos: dict[str, tuple[Path, Found]], scale: int, target: Path, workers: int, progress: bool,
                lrs: dict[str, Path] | None = None) -> None:
@@ -348,7 +334,7 @@ def write_pack(photos: dict[str, tuple[Path, Found]], scale: int, target: Path, 
             if len(entries) % 8 == 0:  # the disk is at work while the next photos are decoded
                 disk.submit(os.fsync, hr_file.fileno())
 
-    with folder_atomically(target) as folder, _single_threaded_torch():
+    with folder_atomically(target) as folder:
         with (open(folder / "hr.bin", "wb") as hr_file, open(folder / "lr.bin", "wb") as lr_file,
               ThreadPoolExecutor(1) as disk):
             _in_threads(pack_one, photos, workers, "packing", progress)

@@ -9,7 +9,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from glob import glob
@@ -18,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from srgan_nb.devices import Processes
+from srgan_nb.devices import Processes, thread_pool
 from srgan_nb.errors import UserError, progress_bar
 from srgan_nb.files import check_folder, is_run
 from srgan_nb.pictures import FORMATS, Picture, PictureFile, check_writable, format_of, reduce_picture, write_pictures
@@ -198,10 +197,7 @@ def enlarge_places(places: dict[Path, Path], upscaler: Upscaler, force: bool, qu
 
 def side_by_side(enlarge: Callable[[Path], None], paths: list[Path], at_once: int,
                  progress: Callable[[int], object]) -> list[Path]:
-    """Calls `enlarge` for so many paths at once, torch's threads shared among them; returns those for which it raised.
-
-    An interrupt waits for the pictures at work, and begins no others.
-    """
+    """Calls `enlarge` for so many paths at once in a `thread_pool`; returns those for which it raised."""
     def well(path: Path) -> bool:
         try:
             enlarge(path)
@@ -209,15 +205,11 @@ def side_by_side(enlarge: Callable[[Path], None], paths: list[Path], at_once: in
             return False
         return True
 
-    threads, failed = torch.get_num_threads(), list[Path]()
-    pool = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(threads // at_once,))
-    try:
+    failed = list[Path]()
+    with thread_pool(at_once) as pool:
         for path, done in zip(paths, pool.map(well, paths), strict=True):
             progress(done)
             failed += [] if done else [path]
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # torch hands the last number that was set on to new threads
     return failed
 
 
