@@ -111,10 +111,10 @@ def orthogonalize(matrices: Tensor, rounds: int = 5) -> Tensor:
     return wide if matrices.shape[-2] <= matrices.shape[-1] else wide.mT
 
 # %% ../nbs/51_optimizers.ipynb #51steps1
-def step_filters(weights: list[Tensor], states: list[dict], group: dict) -> None:
+def step_filters(weights: list[Tensor], grads: list[Tensor], states: list[dict], group: dict) -> None:
     "One update of filters of one shape together: a few large matrix products instead of many small ones."
-    pulls, grads = [], [weight.grad for weight in weights if weight.grad is not None]
-    for state, grad in zip(states, grads, strict=True):
+    pulls = []
+    for grad, state in zip(grads, states, strict=True):
         if not state:
             state["momentum"] = torch.zeros_like(grad)
         momentum = state["momentum"].lerp_(grad, 1 - group["momentum"])
@@ -125,13 +125,13 @@ def step_filters(weights: list[Tensor], states: list[dict], group: dict) -> None
         weight.sub_(update.view(weight.shape), alpha=group["lr"] * size)
 
 # %% ../nbs/51_optimizers.ipynb #51steps2
-def step_by_adam(weights: list[Tensor], states: list[dict], group: dict) -> None:
+def step_by_adam(weights: list[Tensor], grads: list[Tensor], states: list[dict], group: dict) -> None:
     "One update of biases, slopes of PReLU and scales of BN by torch's Adam, all at once, which is faster on a GPU."
     for state, weight in zip(states, weights, strict=True):
         if not state:
             state.update(step=torch.zeros(()), mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
     steps, means, squares = ([state[name] for state in states] for name in ("step", "mean", "square"))
-    grads, (beta1, beta2) = [weight.grad for weight in weights if weight.grad is not None], group["betas"]
+    beta1, beta2 = group["betas"]
     update_by_adam(weights, grads, means, squares, [], steps, foreach=True, amsgrad=False, maximize=False, beta1=beta1,
                    beta2=beta2, lr=group["lr"], eps=group["eps"], weight_decay=0.0)
 
@@ -151,15 +151,13 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:  # type: ignore[override]  # it takes no closure
         "One update of every weight that has a gradient."
         for group in self.param_groups:
-            pulled = [weight for weight in group["params"] if weight.grad is not None]
-            shapes: dict[torch.Size, list[Tensor]] = {}
-            for weight in pulled:
-                if weight.ndim > 1:
-                    shapes.setdefault(weight.shape, []).append(weight)
-            for alike in shapes.values():
-                step_filters(alike, [self.state[weight] for weight in alike], group)
-            if others := [weight for weight in pulled if weight.ndim < 2]:
-                step_by_adam(others, [self.state[weight] for weight in others], group)
+            together: dict = {}  # filters of one shape; all others, under None
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    together.setdefault(weight.shape if weight.ndim > 1 else None, []).append(weight)
+            for shape, weights in together.items():
+                update = step_filters if shape else step_by_adam
+                update(weights, [weight.grad for weight in weights], [self.state[weight] for weight in weights], group)
 
 # %% ../nbs/54_stages.ipynb #6eb5047b
 from collections.abc import Callable, Iterator, Mapping, Sequence
