@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn.functional import adaptive_max_pool2d
 
 from .images import demo_photo, luma, read_image, to_pil, to_rgb, to_tensor
 
@@ -213,12 +214,6 @@ def spectrum(image: torch.Tensor) -> torch.Tensor:
     power = transformed.abs().square() / window.square().sum()
     return 10 * torch.fft.fftshift(power).clamp_min(1e-12).log10()
 
-# %% ../nbs/90_plots.ipynb #6f5c98d6
-def _strongest_in_cells(power: torch.Tensor) -> np.ndarray:
-    """The strongest wave of an (H, W) spectrum in each of at most 64 x 64 cells: large enough to see a single one."""
-    rows, columns = (min(length, 64) for length in power.shape)
-    return torch.nn.functional.adaptive_max_pool2d(power[None], (rows, columns))[0].numpy()
-
 # %% ../nbs/90_plots.ipynb #0d3bf180
 def show_spectrum(images: Sequence[torch.Tensor | Image.Image], titles: Sequence[str] | None = None,
                   square: float | None = None) -> None:
@@ -230,7 +225,8 @@ def show_spectrum(images: Sequence[torch.Tensor | Image.Image], titles: Sequence
     """
     import matplotlib.pyplot as plt
     tensors = [image if isinstance(image, torch.Tensor) else to_tensor(to_rgb(image)) for image in images]
-    cells = [_strongest_in_cells(spectrum(tensor)) for tensor in tensors]
+    cells = [adaptive_max_pool2d(spectrum(tensor)[None], [min(length, 64) for length in tensor.shape[1:]])[0].numpy()
+             for tensor in tensors]  # the strongest wave in each cell
     low, high = np.percentile(np.concatenate([power.ravel() for power in cells]), [2, 99.9])
     low = max(low, high - 70)  # empty space must not use up the scale
     largest = max(tensor.shape[-1] for tensor in tensors)
