@@ -362,10 +362,9 @@ def interpolate_generators(first: Generator, second: Generator, amount: float) -
     """
     if first.settings != second.settings:
         raise UserError(f"only generators of one shape can be mixed, not {first.settings} and {second.settings}")
-    ends = first.state_dict(), second.state_dict()
-    mixed = Generator(**first.settings)
-    mixed.load_state_dict({name: torch.lerp(value.cpu(), ends[1][name].cpu(), amount) if value.is_floating_point()
-                           else value for name, value in ends[0].items()})
+    mixed, end = Generator(**first.settings), second.state_dict()
+    mixed.load_state_dict({name: value.cpu().lerp(end[name].cpu(), amount) if value.is_floating_point() else value
+                           for name, value in first.state_dict().items()})
     return mixed.eval()
 
 # %% ../nbs/65_evaluation.ipynb #4d447c4a
