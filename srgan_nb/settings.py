@@ -17,6 +17,8 @@ from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+import torch
+
 from .errors import UserError
 from .generator import GENERATOR_PRESETS, UPSAMPLE_FACTORS
 
@@ -220,6 +222,11 @@ class Settings(MachineSettings, OptimizationSettings, LossSettings, NetworkSetti
             return dict(channels=self.discriminator_channels, luma=self.discriminator_luma)
         return dict(patch_size=self.patch_size, channels=self.discriminator_channels,
                     dense=self.discriminator_dense, batch_norm=self.discriminator_batch_norm)
+
+    @property
+    def layout(self) -> torch.memory_format:
+        "How pictures and networks lie in memory."
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def schedule_at(self, step: int) -> float:
         "The share of its peak that a learning rate has at update number `step`, counted from 0."

@@ -26,7 +26,7 @@ from .patches import Batches, PatchSampler, as_float
 from .reporter import Progress, Reporter, Validator
 from .runs import Checkpointer, RunFolder, RunState
 from .settings import Settings, check_names, check_resumable
-from .stages import layout_of, stage_for, wrapped
+from .stages import stage_for, wrapped
 
 # %% ../nbs/56_trainer.ipynb #3780a0f8
 def open_photos(settings: Settings, progress: bool = True) -> tuple[Pack, Pack]:
@@ -111,7 +111,7 @@ def train(trainer: "Trainer", batches: Batches, unseen: Pack, asked: list[int]) 
     if settings.due_after(state.step).validation and validated_enough(trainer, unseen):
         return False  # the checkpoint that was restored is from just before a validation, here the last one
     for lr, hr in batches:
-        lr, hr = (as_float(images).to(memory_format=layout_of(settings)) for images in (lr, hr))
+        lr, hr = (as_float(images).to(memory_format=settings.layout) for images in (lr, hr))
         if trainer.before_update is not None:
             lr, hr = trainer.before_update(trainer, lr, hr) or (lr, hr)
         due = settings.due_after(state.step + 1)
