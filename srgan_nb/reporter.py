@@ -139,7 +139,7 @@ class Validator:
             lpips_network(lpips_net)  # if it can't be had, this fails now and not at the first validation
 
     def __call__(self, generator: Generator, photos: Pack, sample: Path,
-                 verdicts: Callable[[torch.Tensor, torch.Tensor], dict[str, float]] | None = None,
+                 verdicts: Callable[[torch.Tensor, torch.Tensor], dict[str, float]] = lambda sr, hr: {},
                  side: int = 96) -> dict[str, float]:
         """Means over the photographs: "psnr_y" in dB, and "lpips" where it is wanted.
 
@@ -155,14 +155,12 @@ class Validator:
             scores.append({"psnr_y": psnr(sr, hr).item()})
             if self.lpips_net is not None:
                 scores[-1]["lpips"] = lpips(sr, hr, self.lpips_net).mean().item()
-            if verdicts is not None:
-                middles.append([middle(each, side) for each in (sr, hr)])
+            middles.append([middle(each, side) for each in (sr, hr)])
             if number < SAMPLED:
                 strips.append([middle(each, 192) for each in (upsample_bicubic(lr, photos.scale), sr, hr)])
         save_strips(strips, sample)
         means = {name: sum(score[name] for score in scores) / len(scores) for name in scores[0]}
-        return means if verdicts is None else {
-            **means, **verdicts(*(torch.cat(patches).to(device) for patches in zip(*middles, strict=True)))}
+        return means | verdicts(*(torch.cat(patches).to(device) for patches in zip(*middles, strict=True)))
 
 # %% ../nbs/55_reporter.ipynb #04b867fb
 def middle(picture: torch.Tensor, side: int) -> torch.Tensor:
