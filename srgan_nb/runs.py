@@ -9,9 +9,10 @@ __all__ = ['TABLES', 'append_row', 'read_rows', 'rows_until', 'RunFolder', 'tidy
 # %% ../nbs/53_runs.ipynb #91bf8ee5
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,16 @@ from .files import check_folder, locked, package_version, write_atomically
 from .settings import Settings, as_saved, read_settings
 
 # %% ../nbs/53_runs.ipynb #dd2a0c8c
-def _lines(path: Path, first_only: bool = False) -> list[str]:
+def _lines(path: Path) -> Iterator[str]:
     "The whole lines of a table, its header first; a line without an end was cut off by a kill."
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8-sig") as file:  # a spreadsheet may have put a mark before the text
-        return [line for line in ([file.readline()] if first_only else file) if line.endswith("\n")]
+    if path.exists():
+        with open(path, newline="", encoding="utf-8-sig") as file:  # a spreadsheet may have put a mark before the text
+            yield from (line for line in file if line.endswith("\n"))
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     "Adds a row to a CSV, with a header where it is the first; a new column is added to the header and is empty above."
-    before = next(csv.reader(_lines(path, first_only=True)), [])
+    before = next(csv.reader(_lines(path)), [])
     header = list(dict.fromkeys([*before, *row]))
     if header != before:
         rows = list(csv.DictReader(_lines(path)))
@@ -63,7 +63,7 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 def rows_until(path: Path, step: int) -> str:
     "The text of a table without the lines after `step`, the others as they are. Raises `UserError` as `read_rows` does."
     kept = sum(row["step"] <= step for row in read_rows(path))
-    return "".join(_lines(path)[:kept + 1])
+    return "".join(islice(_lines(path), kept + 1))
 
 # %% ../nbs/53_runs.ipynb #e4ec98dc
 TABLES = ("log", "timing", "validation", "stopped")
