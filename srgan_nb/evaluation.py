@@ -333,23 +333,23 @@ def evaluate(dataset: str | Path, model: str | Path | Callable | Model = "srgan"
     return result
 
 # %% ../nbs/65_evaluation.ipynb #25pairs2
-def paired_intervals(first: Evaluation, second: Evaluation, rounds: int = 10_000, confidence: float = 0.95,
-                     seed: int = 0) -> dict[str, tuple[float, float, float]]:
-    """For every score the mean of `second` minus `first` over their common pictures, and its interval's ends.
+def paired_intervals(first: Evaluation, second: Evaluation,
+                     rounds: int = 10_000) -> dict[str, tuple[float, float, float]]:
+    """For every score the mean of `second` minus `first` over their common pictures, and the ends of its 95 % interval.
 
-    By the paired percentile bootstrap over pictures; the same seed gives the same interval. Raises `UserError` for fewer
-    than two common pictures. Source: Efron 1979, "Bootstrap Methods".
+    By the paired percentile bootstrap over pictures, from one seed. Raises `UserError` for fewer than two common pictures.
+    Source: Efron 1979, "Bootstrap Methods".
     """
     rows = {row["name"]: row for row in first.rows}
     pairs = [(rows[row["name"]], row) for row in second.rows if row["name"] in rows]
     if len(pairs) < 2:
         raise UserError(f"{first.model.name} and {second.model.name} have {len(pairs)} scored pictures in common: an "
                         "interval takes two at least")
-    draws = torch.randint(len(pairs), (rounds, len(pairs)), generator=torch.Generator().manual_seed(seed))
+    draws = torch.randint(len(pairs), (rounds, len(pairs)), generator=torch.Generator().manual_seed(0))
     intervals = {}
     for name in _mean(first.rows):
         gains = torch.tensor([after[name] - before[name] for before, after in pairs], dtype=torch.float64)
-        ends = gains[draws].mean(1).quantile(torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2]).double())
+        ends = gains[draws].mean(1).quantile(torch.tensor([0.025, 0.975]).double())
         intervals[name] = (gains.mean().item(), *ends.tolist())
     return intervals
 

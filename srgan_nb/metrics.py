@@ -61,13 +61,13 @@ def lpips(sr: Tensor, hr: Tensor, net: str = "squeeze") -> Tensor:
 from .generator import grid_energy
 
 # %% ../nbs/61_grid.ipynb #ae5894f6
-def flat_patches(picture: Tensor, original: Tensor, size: int = 32, share: float = 0.25) -> Tensor:
-    """The luma of the flattest places of a photograph: (3, H, W) -> (N, 1, size, size), in [0, 1].
+def flat_patches(picture: Tensor, original: Tensor, share: float = 0.25) -> Tensor:
+    """The luma of the flattest places of a photograph: (3, H, W) -> (N, 1, 32, 32), in [0, 1].
 
     Cut from `picture`; chosen by the standard deviation of the same places in `original` (3, H, W): the `share` with
-    the smallest. `size`: for `grid_peak`, a multiple of the period, so that a grid's frequencies are bins of the spectrum.
-    Raises `UserError` where the two do not match or are smaller than a patch.
+    the smallest. Raises `UserError` where the two do not match or are smaller than a patch.
     """
+    size = 32  # a multiple of the period, so that a grid's frequencies are bins of the spectrum
     if picture.shape != original.shape or min(original.shape[-2:]) < size:
         raise UserError(f"flat patches of {size}x{size} need two pictures of one size, got {tuple(picture.shape)} "
                         f"and {tuple(original.shape)}")
@@ -111,12 +111,13 @@ def grid_peak(patches: Tensor, period: int = 4) -> float:
     return 10 * torch.tensor(max(peaks)).clamp_min(1e-9).log10().item()
 
 # %% ../nbs/62_texture.ipynb #29tex007
-def patch_spectra(picture: Tensor, size: int = 64) -> Tensor:
-    """Power spectra of the luma of a picture's patches: (3, H, W) in [0, 1] -> (N, size, size).
+def patch_spectra(picture: Tensor) -> Tensor:
+    """Power spectra of the luma of a picture's patches: (3, H, W) in [0, 1] -> (N, 64, 64).
 
-    Patches of size x size pixels, one every size/2 in both directions, row by row; their mean subtracted, under a Hann
-    window. Frequencies are in the order of `torch.fft.fftfreq`. Raises `UserError` for a smaller picture.
+    One patch every 32 pixels in both directions, row by row; their mean subtracted, under a Hann window. Frequencies are
+    in the order of `torch.fft.fftfreq`. Raises `UserError` for a smaller picture.
     """
+    size = 64
     if picture.ndim != 3 or min(picture.shape[-2:]) < size:
         raise UserError(f"texture is measured in patches of {size}x{size}, got a picture {tuple(picture.shape)}")
     patches = luma(picture)[0].unfold(-2, size, size // 2).unfold(-2, size, size // 2).reshape(-1, size, size)
@@ -182,7 +183,7 @@ def texture(sr: Tensor, hr: Tensor) -> dict[str, float]:
     return meter.read()
 
 # %% ../nbs/63_protocols.ipynb #63import
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -346,20 +347,19 @@ PUBLIC_PROTOCOLS: dict[str, Protocol] = {
 }
 
 # %% ../nbs/63_protocols.ipynb #3bd291ba
-def decode(pairs: Iterable[tuple[Tensor, Tensor]], published: float | None = None,
-           protocols: Mapping[str, Protocol] = PUBLIC_PROTOCOLS) -> list[dict]:
-    """One row for each protocol: its name, "psnr" and "ssim" of the set, and "off", the PSNR minus `published`.
+def decode(pairs: Iterable[tuple[Tensor, Tensor]], published: float | None = None) -> list[dict]:
+    """One row for each of `PUBLIC_PROTOCOLS`: its name, "psnr" and "ssim" of the set, "off": the PSNR minus `published`.
 
-    pairs: (sr, hr), each (3, H, W) in [0, 1], a grey hr (1, H, W); sizes may differ. Rows come in the order of
-    `protocols`, or nearest to `published` (dB) first.
+    pairs: (sr, hr), each (3, H, W) in [0, 1], a grey hr (1, H, W); sizes may differ. With `published` (dB) the nearest
+    row comes first.
     """
-    scores = [[(psnr(sr, hr, protocol), ssim(sr, hr, protocol)) for protocol in protocols.values()]
+    scores = [[(psnr(sr, hr, protocol), ssim(sr, hr, protocol)) for protocol in PUBLIC_PROTOCOLS.values()]
               for sr, hr in pairs]
     if not scores:
         raise UserError("decode was given no pictures")
     table = torch.tensor(scores, dtype=torch.float64)  # (pictures, protocols, 2)
     rows: list[dict[str, Any]] = [{"protocol": name, "psnr": average_psnr(table[:, i, 0], protocol).item(),
-             "ssim": table[:, i, 1].mean().item()} for i, (name, protocol) in enumerate(protocols.items())]
+             "ssim": table[:, i, 1].mean().item()} for i, (name, protocol) in enumerate(PUBLIC_PROTOCOLS.items())]
     if published is not None:
         for row in rows:
             row["off"] = row["psnr"] - published

@@ -97,15 +97,15 @@ from collections.abc import Iterable
 from torch.optim.adam import adam as update_by_adam
 
 # %% ../nbs/51_optimizers.ipynb #7d7d116e
-def orthogonalize(matrices: Tensor, rounds: int = 5) -> Tensor:
+def orthogonalize(matrices: Tensor) -> Tensor:
     """Matrices (..., m, n) with the same singular vectors, but singular values near 1, where they were not tiny.
 
-    A Newton-Schulz iteration: each round maps every singular value s to 3.4445 s - 4.775 s^3 + 2.0315 s^5, by matrix
+    A Newton-Schulz iteration: each of five rounds maps every singular value s to 3.4445 s - 4.775 s^3 + 2.0315 s^5, by matrix
     products only. A matrix of zeros stays zero. Source of the coefficients: Jordan et al. 2024, "Muon".
     """
     wide = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
     wide = wide / (wide.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # so no singular value is above 1
-    for _ in range(rounds):
+    for _ in range(5):
         gram = wide @ wide.mT
         wide = 3.4445 * wide + (-4.775 * gram + 2.0315 * gram @ gram) @ wide
     return wide if matrices.shape[-2] <= matrices.shape[-1] else wide.mT

@@ -250,8 +250,8 @@ class _EnoughTimed(Exception):
     "Ends a run that was only timed."
 
 
-def seconds_per_step(settings: Settings, steps: int = 10) -> float:
-    """How long an update of this recipe takes here: the median of `steps` after three that warm up.
+def seconds_per_step(settings: Settings) -> float:
+    """How long an update of this recipe takes here: the median of ten after three that warm up.
 
     Nothing is left behind but the packed photographs. Raises `UserError` as `Trainer` does.
     """
@@ -259,10 +259,10 @@ def seconds_per_step(settings: Settings, steps: int = 10) -> float:
 
     def look_in(trainer, lr, hr):
         moments.append(time.perf_counter())
-        if len(moments) > steps + 3:
+        if len(moments) > 13:
             raise _EnoughTimed
 
     with TemporaryDirectory() as folder, suppress(_EnoughTimed):
-        short = replace(settings, out=f"{folder}/run", steps=settings.steps + steps + 4, tensorboard=False)
+        short = replace(settings, out=f"{folder}/run", steps=settings.steps + 14, tensorboard=False)
         Trainer(short, quiet=True, before_update=look_in).fit()
     return median(after - before for before, after in pairwise(moments[3:]))
