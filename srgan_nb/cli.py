@@ -67,10 +67,11 @@ def usual_value(one: Field) -> str:
         return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
     first, second, lite = said("srresnet", "paper"), said("srgan", "paper"), said("srresnet", "lite")
-    of_the_machine = one.name in {each.name for each in fields(MachineSettings)}
-    if first and not (of_the_machine or {"ours", "path", "handed_on"} & set(one.metadata["marks"])):
-        return f" (paper: {first})" if first == second else f" (paper: {first}, for srgan {second})"
-    return "" if not first else f" (default: {first})" if first == lite else f" (default: {first}, in lite {lite})"
+    if not first:
+        return ""
+    if {"ours", "path", "handed_on"} & set(one.metadata["marks"]) or one in fields(MachineSettings):
+        return f" (default: {first})" if first == lite else f" (default: {first}, in lite {lite})"
+    return f" (paper: {first})" if first == second else f" (paper: {first}, for srgan {second})"
 
 
 def value_of(kind: type) -> Callable[[str], object]:

@@ -100,7 +100,8 @@ def save_comparison(pictures: dict[str, torch.Tensor], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     from srgan_nb.plots import show_images
-    titles = ["\n".join([name, *filter(None, [scores(pictures).get(name)])]) for name in pictures]
+    found = scores(pictures)
+    titles = [f"{name}\n{found.get(name, '')}".rstrip() for name in pictures]
     show_images(list(pictures.values()), titles, crop=CROP)
     with write_atomically(path) as temporary:
         plt.savefig(temporary, dpi=160)
