@@ -108,7 +108,7 @@ def grid_peak(patches: Tensor, period: int = 4) -> float:
                 peak = around[3, 3].item()
                 around[2:5, 2:5] = 0  # the window spreads a peak over its neighbours
                 peaks.append(peak / (around.sum().item() / 40))
-    return 10 * torch.tensor(max(peaks)).clamp_min(1e-9).log10().item()
+    return 10 * math.log10(max(1e-9, *peaks))
 
 # %% ../nbs/62_texture.ipynb #29tex007
 def patch_spectra(picture: Tensor) -> Tensor:
