@@ -310,9 +310,9 @@ def settings_for(stage: str, preset: str = "paper", **changes: Any) -> Settings:
             raise UserError(f"{flag(one.name)} {getattr(settings, one.name)}: name {flag(other)} too, the preset's "
                             f"{recipe[other]:g} belongs to {recipe.get(one.name, one.default)} "
                             f"(the paper's is {getattr(Settings, other):g})")
-    often = {one.name: max(1, settings.steps // one.metadata["times"]) for one in fields(Settings)
-             if one.metadata["times"] and one.name not in changes}
-    return replace(settings, **{name: min(every, getattr(settings, name)) for name, every in often.items()})
+    often = {one.name: min(getattr(settings, one.name), max(1, settings.steps // one.metadata["times"]))
+             for one in fields(Settings) if one.metadata["times"] and one.name not in changes}
+    return replace(settings, **often)
 
 # %% ../nbs/52_recipes.ipynb #c14f83a2
 def check_resumable(earlier: Settings, settings: Settings) -> None:
