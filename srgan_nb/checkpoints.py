@@ -58,10 +58,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], **notes: Any) 
     """
     content = save(dict(tensors), metadata={"srgan_nb": json.dumps(notes)})  # save_file would hide it from other users
     with write_atomically(path) as temporary:
-        try:
-            temporary.write_bytes(content)
-        except OSError as error:  # a full disk, say
-            raise UserError(f"{path} could not be written: {error}") from None
+        temporary.write_bytes(content)
 
 
 def read_notes(path: str | Path) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
 
     The bytes are on the disk (fsync) before the rename, so a reader, a crash or a power cut sees the old file or the
     new one, never a part. When the block raises, Ctrl-C included, the temporary file goes and `path` stays as it was;
-    a killed process leaves it, named .*.part.*. Raises `UserError` where `check_place` does.
+    a killed process leaves it, named .*.part.*. Raises `UserError` where `check_place` does, and for an `OSError`.
     """
     path = Path(path)
     check_place(path)
@@ -56,6 +56,8 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
         flush_to_disk(temporary)
         os.replace(temporary, path)
         flush_to_disk(path.parent)
+    except OSError as error:  # a full disk, say
+        raise UserError(f"{path}: not written ({error.strerror or error})") from None
     finally:
         temporary.unlink(missing_ok=True)
 

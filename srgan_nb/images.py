@@ -182,8 +182,5 @@ def save_image(image: torch.Tensor | Image.Image, path: str | Path, **options) -
     if file_format not in Image.SAVE:
         raise UserError(f"{path}: no picture format has this ending, use .png, .jpg, .webp or .tiff")
     careful = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}.get(file_format, {})
-    try:
-        with write_atomically(path) as temporary:
-            picture.save(temporary, file_format, **(careful | options))
-    except OSError as error:
-        raise UserError(f"{path}: not written ({error.strerror or error})") from None
+    with write_atomically(path) as temporary:
+        picture.save(temporary, file_format, **(careful | options))

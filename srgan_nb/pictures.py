@@ -331,8 +331,6 @@ def write_pictures(pictures: Iterable[Picture], path: str | Path, source: Pictur
                                       FORMATS[file_format].suffixes[0], **options)
             finally:
                 raw.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: not written ({error.strerror or error})") from None
     except pyvips.Error as error:
         raise UserError(f"{path}: not written ({_reason(error)})") from None
 

@@ -111,11 +111,8 @@ def check_report(path: str | Path) -> None:
 def save_report(results: Sequence[Evaluation], path: str | Path) -> None:
     """Writes evaluations as .md, .csv or .json, whole or not at all. Raises `UserError` where that can't be."""
     check_report(path)
-    try:
-        with write_atomically(path) as temporary:
-            temporary.write_text(FORMS[Path(path).suffix.lower()](results), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: not written ({error.strerror or error})") from None
+    with write_atomically(path) as temporary:
+        temporary.write_text(FORMS[Path(path).suffix.lower()](results), encoding="utf-8")
 
 # %% ../nbs/66_reports.ipynb #e088cc9e
 def _telling_crop(hr: Tensor, other: Tensor, size: int = 64) -> tuple[int, int]:

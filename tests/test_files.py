@@ -39,8 +39,18 @@ def test_the_old_file_survives_an_error_and_nothing_is_left(tmp_path, error):
     assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
 
 
+def test_a_full_disk_is_told_in_one_line(tmp_path):
+    target = tmp_path / "weights.bin"
+    target.write_bytes(b"old")
+    with pytest.raises(UserError, match=r"weights.bin: not written \(No space left on device\)$"):
+        with write_atomically(target) as temporary:
+            temporary.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+    assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
+
+
 def test_a_block_that_writes_nothing_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError, match=r"never.bin: not written \(No such file or directory\)$"):
         with write_atomically(tmp_path / "never.bin"):
             pass
     assert list(tmp_path.iterdir()) == []
