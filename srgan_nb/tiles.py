@@ -28,7 +28,7 @@ class Window(NamedTuple):
     first: int
     last: int
 
-    def inside(self, scale: int = 1) -> slice:
+    def inside(self, scale: int) -> slice:
         """Where the kept part lies in what was made of the window, enlarged by `scale`."""
         return slice(scale * (self.first - self.start), scale * (self.last - self.start))
 
@@ -166,11 +166,12 @@ class FastGenerator(TwoStages):
 
     def enlarge(self, features: Tensor, lr: Tensor) -> Tensor:
         x = features
-        for block, factor in zip(self.upsample[:-1], self.factors, strict=False):
+        factors, last = self.factors[:-1], self.factors[-1]
+        for block, factor in zip(self.upsample[:-1], factors, strict=True):
             x = block.activation(F.pixel_shuffle(block.conv(x), factor))
         for block in self.upsample[-1:]:  # its shuffle waits until after the tail
             x = block.activation(block.conv(x))
-        sr = F.pixel_shuffle(self.tail(x)[:, :3 * self.factors[-1] ** 2], self.factors[-1]).add_(1).div_(2)
+        sr = F.pixel_shuffle(self.tail(x)[:, :3 * last**2], last).add_(1).div_(2)
         if self.bicubic_skip:
             sr.add_(F.interpolate(lr, scale_factor=self.scale, mode="bicubic")).sub_(0.5)
         return sr
@@ -206,8 +207,7 @@ PEAKS = {torch.uint8: 255, torch.uint16: 65535, torch.float16: 1, torch.bfloat16
 
 def _to_network(pixels: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:
     """(N, 1 or 3, H, W) of a type in `PEAKS` -> (N, 3, H, W) in [0, 1] as the network wants it."""
-    unit = pixels.float() if pixels.is_floating_point() else pixels.float().div_(PEAKS[pixels.dtype])
-    return unit.to(device, dtype).expand(-1, 3, -1, -1)
+    return (pixels.float() / PEAKS[pixels.dtype]).to(device, dtype).expand(-1, 3, -1, -1)
 
 
 def _from_network(sr: Tensor, canvas: Tensor) -> None:
@@ -301,6 +301,5 @@ def enlarge_in_tiles(network: TwoStages, images: Tensor, memory: float = 1e9, de
             if not is_out_of_memory(error):
                 raise
             memory /= 2
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            torch.cuda.empty_cache()  # where CUDA is not in use, it does nothing
     return canvas

@@ -166,10 +166,9 @@ def _run(upscaler: Upscaler, images: Tensor, memory: float, smooth: bool = False
         raise UserError(f"an empty picture: {tuple(images.shape)}")
     if images.is_floating_point() and not -1e-3 <= images.min() <= images.max() <= 1.001:  # NaN is refused too
         raise UserError(f"floats go from 0 to 1, these from {images.min():g} to {images.max():g}: scale them first")
-    bicubic = smooth or isinstance(upscaler.network, Bicubic)
-    network = Bicubic(upscaler.scale, images.dtype == torch.uint8) if bicubic else upscaler.network
-    device = torch.device("cpu") if bicubic else upscaler.device
-    dtype = torch.float32 if bicubic else upscaler.dtype
+    network, device, dtype = upscaler.network, upscaler.device, upscaler.dtype
+    if smooth or isinstance(network, Bicubic):
+        network, device, dtype = Bicubic(upscaler.scale, images.dtype == torch.uint8), torch.device("cpu"), torch.float32
     pixels = len(images) * images[0, 0].numel() * network.scale**2
     with progress_bar(total=pixels, shown=upscaler.progress, unit="px", unit_scale=True) as bar:
         return enlarge_in_tiles(network, images, memory, device, dtype, bar.update)
@@ -189,8 +188,8 @@ def enlarge_kind(upscaler: Upscaler, picture: Picture) -> Picture:
     memory = upscaler.memory_for_tiles(picture.pixels.nbytes)
 
     def enlarge(pixels: np.ndarray, smooth: bool) -> np.ndarray:
-        native = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
-        images = torch.from_numpy(native if native.flags.writeable else native.copy()).permute(2, 0, 1)[None]
+        native = np.array(pixels, pixels.dtype.newbyteorder("="), order="C")
+        images = torch.from_numpy(native).permute(2, 0, 1)[None]
         return _run(upscaler, images, memory, smooth)[0].permute(1, 2, 0).numpy()
 
     return enlarge_picture(picture, partial(enlarge, smooth=False), partial(enlarge, smooth=True))
