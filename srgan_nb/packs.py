@@ -39,7 +39,7 @@ from srgan_nb.files import (
     short_name,
     write_atomically,
 )
-from .images import open_image, to_rgb
+from .images import open_image, to_pil, to_rgb
 
 # %% ../nbs/43_packs.ipynb #ddcdb34b
 def photo_files(photos: str | Path | Iterable) -> tuple[Path, dict[str, Path]]:
@@ -201,9 +201,10 @@ def make_pair(path: Path, scale: int, lr_path: Path | None = None) -> tuple[np.n
     photo = np.array(to_rgb(open_image(path)))
     if lr_path is not None:
         lr = np.array(to_rgb(open_image(lr_path)))
-        return lr, np.ascontiguousarray(photo[:scale * lr.shape[0], :scale * lr.shape[1]])
-    hr = crop_to_multiple(torch.from_numpy(photo).permute(2, 0, 1), scale)
-    return downsample(hr, scale).permute(1, 2, 0).contiguous().numpy(), hr.permute(1, 2, 0).contiguous().numpy()
+    else:
+        hr = crop_to_multiple(torch.from_numpy(photo).permute(2, 0, 1), scale)
+        lr = downsample(hr, scale).permute(1, 2, 0).contiguous().numpy()
+    return lr, np.ascontiguousarray(photo[:scale * lr.shape[0], :scale * lr.shape[1]])
 
 # %% ../nbs/43_packs.ipynb #86f3db04
 class MappedFiles:
@@ -431,15 +432,14 @@ def degrade_photos(photos: str | Path | Iterable, out: str | Path, scale: int = 
         if not low <= least <= most <= high:
             raise UserError(f"{name} is {least:g} to {most:g}: the lesser number first, both from {low:g} to {high:g}")
     from torchvision.transforms.v2.functional import gaussian_blur  # torchvision takes seconds to import
-    def to_image(pixels: torch.Tensor) -> Image.Image:
-        return Image.fromarray(pixels.round().clamp(0, 255).byte().permute(1, 2, 0).numpy())
 
     def degraded(photo: Image.Image, number: int) -> dict[str, Image.Image]:
         draws, jpeg_file = np.random.default_rng((seed, number)), BytesIO()
         hr = crop_to_multiple(torch.from_numpy(np.array(photo)).permute(2, 0, 1), scale)
         sigma, deviation, quality = draws.uniform(*blur), draws.uniform(*noise), draws.integers(*jpeg, endpoint=True)
         lr = downsample(gaussian_blur(hr, 2 * math.ceil(3 * sigma) + 1, sigma), scale)
-        to_image(lr + torch.from_numpy(draws.normal(0, deviation, lr.shape))).save(jpeg_file, "JPEG", quality=int(quality))
-        return {"HR": to_image(hr), "LR": Image.open(jpeg_file)}
+        noisy = (lr + torch.from_numpy(draws.normal(0, deviation, lr.shape))).round().clamp(0, 255).byte()
+        to_pil(noisy).save(jpeg_file, "JPEG", quality=int(quality))
+        return {"HR": to_pil(hr), "LR": Image.open(jpeg_file)}
 
     return _write_copies(photos, out, degraded)
