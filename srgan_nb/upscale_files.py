@@ -231,9 +231,8 @@ def upscale_folder(source: str | Path, target: str | Path, upscaler: Upscaler | 
                    size: TargetSize = USUAL, processes: Processes = ALONE) -> FolderReport:
     """Enlarges every picture below `source` into the same place below `target`; a bad one does not stop the others.
 
-    A picture that is there already is kept, unless `force`: an interrupted run goes on where it stopped.
-    As many at a time as torch has threads, each in `SHARE` bytes at most, all within the upscaler's `max_memory` or half
-    the machine's memory; larger ones alone, afterwards.
+    A picture that is there already is kept, unless `force`: an interrupted run goes on where it stopped. Small ones are
+    enlarged side by side, all within the upscaler's `max_memory` or half the machine's memory.
     `file_format`: "png", "jpg", ... for all, instead of each file's own. Hidden files, other files than pictures and
     training runs are passed over; linked folders are followed. Of several `processes` each takes its share of the
     pictures, told only by their names; where torchrun has started them, all return one report. Raises `UserError`
@@ -274,12 +273,11 @@ def pictures_below(source: Path, target: Path) -> tuple[list[Path], dict[Path, s
     """
     suffixes = {*NOT_READ, *(suffix for one in FORMATS.values() for suffix in one.suffixes)}
     pictures, unreadable = list[Path](), dict[Path, str]()
-    inside = target.resolve() if source.resolve() in target.resolve().parents else None
 
     def note(error: OSError) -> None:
         unreadable[Path(error.filename)] = f"{error.strerror}: a folder that can't be read"
 
-    seen = {source.resolve(), inside}
+    seen = {source.resolve(), target.resolve()}
     for folder, folders, files in os.walk(source, onerror=note, followlinks=True):
         found = {Path(folder, name).resolve(): name for name in sorted(folders) if not name.startswith(".")
                  and not is_run(Path(folder, name))}
