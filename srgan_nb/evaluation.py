@@ -17,7 +17,7 @@ from .bicubic import crop_to_multiple, downsample
 from .errors import UserError
 from .files import data_folder
 from .images import open_image, to_rgb, to_tensor
-from .packs import belong, pair_folders, partners
+from .packs import pair_folders, partners, require_pair
 
 # %% ../nbs/64_benchmarks.ipynb #505c543a
 @dataclass(frozen=True)
@@ -119,8 +119,7 @@ def read_pair(hr_file: Path, lr_file: Path | None, scale: int = 4) -> tuple[Tens
         hr = crop_to_multiple(hr, scale)
         return downsample(hr, scale).expand(3, -1, -1), hr
     lr = to_tensor(to_rgb(open_image(lr_file)))
-    if not belong((hr.shape[1], hr.shape[2]), (lr.shape[1], lr.shape[2]), scale):
-        raise UserError(f"HR is {hr.shape[2]}x{hr.shape[1]} and LR {lr.shape[2]}x{lr.shape[1]}: not {scale} times")
+    require_pair(hr.shape[1:], lr.shape[1:], scale)
     return lr, hr[:, :scale * lr.shape[1], :scale * lr.shape[2]]
 
 # %% ../nbs/65_evaluation.ipynb #c8916f79

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['photo_files', 'refuse_pairs', 'Found', 'file_state', 'inspect', 'inspect_all', 'pair_folders', 'partners', 'belong',
-           'paired', 'make_pair', 'MappedFiles', 'Photo', 'content_hash', 'Pack', 'NothingToPack', 'write_pack',
-           'pack_photos', 'reduce_photos', 'degrade_photos']
+           'require_pair', 'paired', 'make_pair', 'MappedFiles', 'Photo', 'content_hash', 'Pack', 'NothingToPack',
+           'write_pack', 'pack_photos', 'reduce_photos', 'degrade_photos']
 
 # %% ../nbs/43_packs.ipynb #2e08e9a7
 import hashlib
@@ -168,9 +168,15 @@ def partners(names: Iterable[str], lr_names: Iterable[str], scale: int) -> dict[
     return {name: lr for name, lr in found.items() if lr}
 
 # %% ../nbs/43_packs.ipynb #43own003
-def belong(hr: tuple[int, int], lr: tuple[int, int], scale: int) -> bool:
+def belong(hr: tuple[int, ...], lr: tuple[int, ...], scale: int) -> bool:
     "Whether the two sizes are a pair's: HR is `scale` times LR, less than `scale` pixels over."
     return all(0 <= large - scale * small < scale for large, small in zip(hr, lr, strict=True))
+
+
+def require_pair(hr: tuple[int, ...], lr: tuple[int, ...], scale: int) -> None:
+    "Raises `UserError` where (height, width) of HR and LR don't belong together."
+    if not belong(hr, lr, scale):
+        raise UserError(f"HR is {hr[1]}x{hr[0]} and LR {lr[1]}x{lr[0]}: not {scale} times")
 
 
 def paired(photos: dict[str, tuple[Path, Found]], lrs: dict[str, Found],
@@ -185,7 +191,8 @@ def paired(photos: dict[str, tuple[Path, Found]], lrs: dict[str, Found],
     misfits, both = [], {}
     for name, (path, hr) in photos.items():
         lr = lrs[partner[name]]
-        if not belong((hr.width, hr.height), (lr.width, lr.height), scale):
+        sizes = (hr.width, hr.height), (hr.height, hr.width)  # one of them is that of the upright picture
+        if not any(belong(size, (lr.width, lr.height), scale) for size in sizes):
             misfits.append(f"{name} is {hr.width}x{hr.height} and its LR {lr.width}x{lr.height}")
         both[name] = path, hr._replace(digest=content_hash(hr.digest, lr.digest))
     if misfits:
@@ -196,11 +203,12 @@ def paired(photos: dict[str, tuple[Path, Found]], lrs: dict[str, Found],
 def make_pair(path: Path, scale: int, lr_path: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
     """LR (H/scale, W/scale, 3) and HR (H, W, 3) uint8: the photo trimmed to multiples of scale, and its reduction.
 
-    lr_path: the LR itself, to whose size HR is trimmed.
+    lr_path: the LR itself, to whose size HR is trimmed. Raises `UserError` where their sizes don't belong together.
     """
     photo = np.array(to_rgb(open_image(path)))
     if lr_path is not None:
         lr = np.array(to_rgb(open_image(lr_path)))
+        require_pair(photo.shape[:2], lr.shape[:2], scale)
     else:
         hr = crop_to_multiple(torch.from_numpy(photo).permute(2, 0, 1), scale)
         lr = downsample(hr, scale).permute(1, 2, 0).contiguous().numpy()

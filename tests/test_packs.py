@@ -337,6 +337,18 @@ def test_pairs_that_are_none_are_named_before_any_work(sizes, told, tmp_path):
         pack(tmp_path / "mine")
 
 
+@pytest.mark.parametrize("lr_size, packed", [((24, 40), ["a.png", "b.jpg"]), ((40, 24), ["a.png"])])
+def test_pairs_are_compared_upright(lr_size, packed, tmp_path):
+    pairs(tmp_path, a=((160, 96), (40, 24)), b=(None, lr_size))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # upright this one is 96 wide and 160 high
+    Image.new("RGB", (160, 96)).save(tmp_path / "HR/b.jpg", exif=turned)
+    both = pack(tmp_path)
+    assert both.names == packed and [both.lr(i).shape for i in range(len(both))] == [(24, 40, 3), (40, 24, 3)][:len(packed)]
+    if len(packed) == 1:  # an LR that was made without a look at EXIF
+        assert both.skipped == [("b.jpg", "HR is 96x160 and LR 40x24: not 4 times")]
+
+
 def test_degraded_pairs_are_the_same_for_a_seed_and_worse_the_more_is_asked(tmp_path):
     picture = Image.open(demo_photo("chelsea")).convert("RGB").crop((100, 20, 230, 150))
     (tmp_path / "photos/deep").mkdir(parents=True)
