@@ -125,6 +125,15 @@ def test_sizes_must_agree(metric):
         metric(torch.zeros(2, 3, 64, 64), torch.zeros(3, 3, 64, 64))
 
 
+@pytest.mark.parametrize("metric", [psnr, ssim, lpips])
+@pytest.mark.parametrize("on_255", [lambda x: x * 255, lambda x: (x * 255).round().byte()])
+def test_pictures_on_255_are_refused(metric, on_255):
+    sr, hr = pair(64, 64)
+    for both in ((on_255(hr), on_255(sr.clamp(0, 1))), (sr, on_255(hr)), (on_255(sr.clamp(0, 1)), hr)):
+        with pytest.raises(UserError, match=r"floats in \[0, 1\], not 0 to 255"):
+            metric(*both)
+
+
 def test_pictures_too_small_are_refused():
     with pytest.raises(UserError, match="8x30 has nothing left"):
         psnr(torch.zeros(3, 30, 8), torch.zeros(3, 30, 8))
