@@ -165,8 +165,9 @@ def train(arguments: Sequence[str] | None = None) -> int:
 def evaluate_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("srgan_evaluate", description="Scores models by the paper's protocol.")
     parser.add_argument("datasets", nargs="*", metavar="SET", help="Set5, Set14, BSD100, or a folder of pictures")
-    parser.add_argument("--model", nargs="+", default=["srgan"], dest="models", metavar="MODEL",
-                        help="bicubic, a shipped name, a .safetensors file or a run's folder; several may be named")
+    parser.add_argument("--model", nargs="+", dest="models", metavar="MODEL",
+                        help="bicubic, a shipped name, a .safetensors file or a run's folder; several may be named "
+                        "(default: srgan)")
     parser.add_argument("--pairs", nargs=2, action="append", default=[], metavar=("SR", "HR"),
                         help="a folder of pictures that any method has made, and the set of their HR; several times")
     parser.add_argument("--scale", type=int, choices=SCALES, help="of bicubic and of --pairs; networks have their own")
@@ -185,14 +186,15 @@ def evaluate_parser() -> argparse.ArgumentParser:
 def evaluate(arguments: Sequence[str] | None = None) -> None:
     "srgan_evaluate: one or several models on one or several sets, as a table."
     given = (parser := evaluate_parser()).parse_args(arguments)
-    if not given.datasets and not given.pairs:
-        parser.error("name a SET, or --pairs SR HR")
+    if not given.datasets and (given.models or not given.pairs):
+        parser.error("name a SET, before --model, or only --pairs SR HR")
 
     from srgan_nb.evaluation import evaluate, find_dataset, find_model, find_pairs, made_elsewhere
     from srgan_nb.reports import check_report, intervals_to_markdown, save_comparisons, save_report, to_markdown
     if given.save:  # what can't be is told before work starts
         check_report(given.save)
-    models = [find_model(model, given.scale, given.device) for model in given.models] if given.datasets else []
+    names = (given.models or ["srgan"]) if given.datasets else []
+    models = [find_model(model, given.scale, given.device) for model in names]
     asked = [(dataset, model) for model in models for dataset in given.datasets]
     asked += [(hr, made_elsewhere(sr, given.scale or 4)) for sr, hr in given.pairs]
     for dataset, model in asked:
@@ -224,7 +226,7 @@ def upscale_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--half", action="store_true", help="float16, on CUDA only")
     parser.add_argument("--compile", action="store_true", help="torch.compile the network: worth it for many pictures")
-    parser.add_argument("--format", dest="file_format", help="png, jpg, ...: of all in a folder, of -; else each its own")
+    parser.add_argument("--format", dest="file_format", help="png, jpg, ...: of all in a folder, or of OUT -")
     parser.add_argument("--quality", type=int, default=95, help="of JPEG and WebP, 1 to 100")
     parser.add_argument("--force", action="store_true", help="overwrite what is there")
     return parser
@@ -242,6 +244,8 @@ def upscale(arguments: Sequence[str] | None = None) -> int:
     one = len(given.sources) == 1
     if given.target == "-" and not (one and given.file_format):
         parser.error("OUT is -: one picture goes there, in the format that --format names")
+    if given.file_format and given.target != "-" and (not one or first == "-" or Path(first).is_file()):
+        parser.error("--format is for a folder IN, or OUT -: else the ending of OUT, or each picture's own, is the format")
     if not one and ("-" in given.sources or any(Path(source).is_dir() for source in given.sources)):
         parser.error("several IN are pictures: a folder, or -, is named alone")
     own_scale = int(given.scale) if given.model == "bicubic" and given.scale in SCALES else None

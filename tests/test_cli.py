@@ -117,7 +117,10 @@ def test_the_help_of_training_names_a_value_only_where_there_is_one(capsys):
 
 
 def test_wrong_usage_ends_with_two():
-    wrong = [(cli.evaluate, []), (cli.upscale, ["one"]), (cli.download, ["Set6"])]
+    wrong = [(cli.evaluate, []), (cli.upscale, ["one"]), (cli.download, ["Set6"]),
+             (cli.evaluate, ["--pairs", "sr", "hr", "--model", "srgan"]),  # which would score nothing
+             (cli.upscale, [__file__, "out.png", "--format", "jpg"]),
+             (cli.upscale, ["a.png", "b.png", "out", "--format", "jpg"])]
     commands = (cli.train, cli.evaluate, cli.upscale, cli.download, demo)
     for command, arguments in wrong + [(command, ["--no-such-flag"]) for command in commands]:
         with pytest.raises(SystemExit) as end:
