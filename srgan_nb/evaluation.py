@@ -168,6 +168,8 @@ def find_model(model: str | Path | Callable, scale: int | None = None, device: s
     if isinstance(network, nn.Module):
         module = network.to(place).eval()
         return Model(name, scale, lambda lr: module(lr.to(place)).cpu())
+    if not callable(network):
+        raise UserError(f"a model is a name, a path, a module or a function, not {name}; one at a time")
     return Model(name, scale, network)
 
 # %% ../nbs/65_evaluation.ipynb #9f439870
@@ -208,6 +210,7 @@ class Evaluation:
     rows: list[dict] = field(default_factory=list)
     omitted: list[tuple[str, str]] = field(default_factory=list)
     texture: TextureMeter | None = None
+    folder: Path | None = None
 
     @property
     def mean(self) -> dict[str, float]:
@@ -303,18 +306,20 @@ def evaluate(dataset: str | Path, model: str | Path | Callable | Model = "srgan"
     """Scores a model on a set of pictures under the paper's protocol (section 3.1).
 
     dataset: a folder, or "Set5", "Set14", "BSD100" once downloaded (`find_dataset`, `find_pairs`). model, scale,
-    device: `find_model`. lpips_net: "squeeze", "alex" or "vgg" adds LPIPS. limit: the first so many pictures.
+    device: `find_model`. lpips_net: "squeeze", "alex" or "vgg" adds LPIPS. limit: the first so many pictures,
+    not compared with the paper's means.
     texture: measure fine power, weave and gradient distance too (`srgan_nb.metrics`), over all pictures together.
     each: called as each(evaluation, name, lr, sr, hr) for every scored picture, as `reports.save_comparisons` gives.
     Raises `UserError` where nothing could be scored.
     """
     model = model if isinstance(model, Model) else find_model(model, scale, device)
+    model = model if limit is None else replace(model, like=None)  # the paper's figures are of whole sets
     if lpips_net:
         lpips_network(lpips_net)  # where it is missing, say so before the work
     folder = find_dataset(dataset)
     _, given = pair_folders(folder, model.scale)
     result = Evaluation(folder.resolve().name, model, "given" if given else "made by bicubic",
-                        texture=TextureMeter() if texture else None)
+                        texture=TextureMeter() if texture else None, folder=folder.resolve())
     for name, lr, sr, hr in enlarge_dataset(folder, model, limit, progress, result.omitted):
         try:
             row = {"name": name, **score(sr, hr, lpips_net)}

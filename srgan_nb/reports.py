@@ -258,9 +258,9 @@ def blind_widget(comparing: BlindComparison, zoom: int = 4):
 # %% ../nbs/66_reports.ipynb #25pairs8
 def intervals_to_markdown(results: Sequence[Evaluation]) -> str:
     """For every set the models minus its first one: differences with their intervals, by `paired_intervals`."""
-    lines, first = [], dict[str, Evaluation]()
+    lines, first = [], dict[Path | str, Evaluation]()
     for result in results:
-        base = first.setdefault(result.dataset, result)
+        base = first.setdefault(result.folder or result.dataset, result)
         if base is result:
             continue
         lines += [f"### {result.dataset}, {result.model.name} minus {base.model.name}\n",

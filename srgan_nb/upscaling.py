@@ -55,7 +55,7 @@ def find_network(model: str | Path | Callable, scale: int | None = None) -> Any:
 
     `scale`: bicubic's, 4 by default; trained networks have their own. Raises `UserError` where that is different.
     """
-    if model == "bicubic":
+    if isinstance(model, str) and model == "bicubic":
         check_name(model)
         if scale is not None and not (isinstance(scale, int) and scale > 0):
             raise UserError(f"scale is {scale!r}: how many times as wide and high, a whole number")

@@ -7,6 +7,7 @@ import math
 import re
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -37,6 +38,7 @@ from srgan_nb.reports import (
     BlindComparison,
     blind_widget,
     comparison,
+    intervals_to_markdown,
     save_comparisons,
     save_report,
     table_rows,
@@ -354,6 +356,29 @@ def test_the_papers_row_and_the_difference(dataset):
     assert rows["paper"] == {"row": "paper", "name": "bicubic", "psnr_y": 28.43, "ssim_y_daala": 0.8211}
     assert rows["difference"]["psnr_y"] == pytest.approx(rows["mean, own grey"]["psnr_y"] - 28.43)
     assert "paper" not in {row["row"] for row in table_rows(evaluate(set5, "bicubic", scale=2, progress=False))}
+
+
+def test_a_part_of_a_set_is_not_compared_with_the_papers_whole_sets(dataset):
+    set5 = dataset.rename(dataset.parent / "Set5")
+    rows = {row["row"] for row in table_rows(evaluate(set5, "bicubic", limit=1, progress=False))}
+    assert not rows & {"paper", "difference"}
+
+
+def test_two_folders_of_one_name_are_two_sets(tmp_path, photo):
+    for where, picture in (("one", photo), ("two", photo.flip(1))):
+        for name in "ab":
+            (tmp_path / where / "HR").mkdir(parents=True, exist_ok=True)
+            save_image(picture, tmp_path / where / f"HR/{name}.png")
+    models = find_model("bicubic"), find_model(small())
+    results = [evaluate(tmp_path / where / "HR", model, progress=False) for model in models for where in ("one", "two")]
+    assert [line for line in intervals_to_markdown(results).splitlines() if line.startswith("###")] == 2 * [
+        f"### HR, {models[1].name} minus bicubic"]
+
+
+@pytest.mark.parametrize("model", [["bicubic", "srgan"], None, np.zeros(3)])
+def test_what_is_no_model_is_refused(model, dataset):
+    with pytest.raises(UserError, match="a model is a name, a path, a module or a function, not .*; one at a time"):
+        evaluate(dataset, model, progress=False)
 
 
 def test_infinite_scores_stay_valid_json(dataset):
