@@ -138,7 +138,7 @@ def train(trainer: "Trainer", batches: Batches, unseen: Pack, asked: list[int]) 
 NIGHT = 10  # hours
 
 
-def introduction(trainer: "Trainer", unseen: Pack) -> str:
+def introduction(trainer: "Trainer", photos: Pack, unseen: Pack) -> str:
     "What a run says before its first step."
     settings, earlier, state, device = trainer.settings, trainer.earlier, trainer.state, trainer.device
     generator, world = trainer.stage.generator.network, trainer.processes.world
@@ -147,6 +147,8 @@ def introduction(trainer: "Trainer", unseen: Pack) -> str:
              f"{f' x {world}' if world > 1 else ''}, {settings.precision}", f"loss: {trainer.stage.loss.describe()}",
              f"{counted(state.photos, 'photo')} to train on, {len(unseen)} to validate on",
              f"steps {state.step} to {settings.steps}, into {settings.out}"]
+    if both := {photo.digest for photo in photos.photos} & {photo.digest for photo in unseen.photos}:
+        lines.append(f"trained on and validated on alike: {counted(len(both), 'photo')}, whose score says little")
     if device.type == "cpu":
         hours = least_hours(generator, settings.patch_size // settings.scale, settings.batch_size,
                             settings.steps - state.step)
@@ -216,7 +218,7 @@ class Trainer:
         with self.run.locked() if processes.first else nullcontext():
             for problem in self.checkpointer.begin(self.stage, state, self.earlier is not None, processes.first):
                 self.progress.say(f"passed over: {problem}")
-            self.progress.say(introduction(self, unseen))
+            self.progress.say(introduction(self, photos, unseen))
             processes.join()
             batches = sampler.batches(state.step, settings.steps, processes.rank, processes.world, device=device)
             with (wrapped(self.stage.learners, processes, settings), noted_signals() as asked,

@@ -706,6 +706,13 @@ def test_a_learning_rate_that_jumps_is_told(trained, tmp_path, capsys):
     assert "jumps" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("validation, told", [("4.png", True), (None, False)])
+def test_photographs_that_are_validated_and_trained_on_are_told(validation, told, photos, trained, tmp_path, capsys):
+    changes = {} if validation is None else {"validation": str(photos / validation)}
+    Trainer(run_settings("srresnet", photos, trained, tmp_path / "run", steps=1, **changes)).fit()
+    assert ("trained on and validated on alike: 1 photo," in capsys.readouterr().out) == told
+
+
 def test_a_damaged_newest_checkpoint_is_named(trained, tmp_path, capsys):
     shutil.copytree(trained, tmp_path / "run")
     newest = RunFolder(tmp_path / "run").saved()[-1]
