@@ -50,7 +50,8 @@ def find_not_a_number(stopped: list[dict[str, float]]) -> Finding | None:
 
 # %% ../nbs/58_diagnosis.ipynb #4bc3b204
 def find_high_learning_rate(rows: list[dict[str, float]]) -> Finding | None:
-    now, best = median(row["content"] for row in latest(rows)), min(row["content"] for row in rows)
+    losses, now = [row["content"] for row in rows], median(row["content"] for row in latest(rows))
+    best = min([losses[0], *(median(losses[at:at + 5]) for at in range(len(losses) - 4))])
     if now <= JUMP * best or len(rows) < 3:
         return None
     return Finding("learning rate too high", f"the content loss is {now:.3g} now and was {best:.3g} at its best",

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from srgan_nb import diagnose, patches
+from srgan_nb.diagnosis import find_high_learning_rate
 from srgan_nb.errors import UserError
 from srgan_nb.trainer import Trainer
 from tests.support.small_runs import run_settings
@@ -49,6 +50,13 @@ def test_a_table_without_a_column_is_one_line(trained, tmp_path):
 def test_a_learning_rate_that_is_too_high(photos, trained, tmp_path):
     found = broken_run(photos, trained, tmp_path / "run", stage="srresnet", learning_rate=10.0, schedule="constant")
     assert "learning rate too high" in found
+
+
+def test_a_lucky_row_is_no_lost_best():
+    luck = [{"content": loss} for loss in (0.07, 0.05, 0.06, 0.02, 0.05, 0.06, 0.05, 0.05, 0.06, 0.05)]
+    assert find_high_learning_rate(luck) is None and find_high_learning_rate(luck[:4]) is None
+    lost = [{"content": loss} for loss in (0.07, 0.05, 0.06, 0.05, 0.06, 0.3, 0.4, 0.3, 0.4, 0.3)]
+    assert "is 0.3 now and was 0.06" in find_high_learning_rate(lost).evidence
 
 
 def test_a_loss_that_is_no_number(photos, trained, tmp_path):
