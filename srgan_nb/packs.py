@@ -400,6 +400,12 @@ def _write_copies(photos: str | Path | Iterable, out: str | Path, copies: Callab
     out, files = Path(out), photo_files(photos)[1]
     if out.exists():
         raise UserError(f"{out} is there: name a new folder")
+    if not 0 <= leave_out < len(files):
+        raise UserError(f"leave_out is {leave_out}: how many of {counted(len(files), 'photo')}, and not all")
+    stems: dict[Path, str] = {}
+    for name in files:
+        if (other := stems.setdefault(Path(name).with_suffix(""), name)) != name:
+            raise UserError(f"{other} and {name} would become one PNG file: rename one of them")
     with folder_atomically(out) as folder:
         for number, name in enumerate(progress_bar(list(files)[:len(files) - leave_out], unit="photo", delay=1)):
             for subfolder, picture in copies(to_rgb(open_image(files[name])), number).items():

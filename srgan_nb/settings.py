@@ -204,8 +204,8 @@ class Settings(MachineSettings, OptimizationSettings, LossSettings, NetworkSetti
     def __post_init__(self) -> None:
         for one in fields(self):
             value = getattr(self, one.name)
-            if "path" in one.metadata["marks"] and isinstance(value, Path):
-                value = str(value.absolute())
+            if "path" in one.metadata["marks"] and (isinstance(value, Path) or str(value).startswith("~")):
+                value = str(Path(value).expanduser().absolute())
                 object.__setattr__(self, one.name, value)
             check_value(one, value)
         check_combinations(self)

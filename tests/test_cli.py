@@ -238,13 +238,24 @@ def test_reduced_copies(photos, tmp_path, capsys):
 
 @pytest.mark.parametrize("wrong", [
     ["reduce", "0"], ["reduce", "nan"], ["reduce", "0.5"], ["reduce", "inf"], ["degrade", "--blur", "0", "1"],
-    ["degrade", "--noise", "9", "3"], ["degrade", "--jpeg", "0", "50"], ["degrade", "--seed=-1"]])
+    ["degrade", "--noise", "9", "3"], ["degrade", "--jpeg", "0", "50"], ["degrade", "--seed=-1"],
+    ["reduce", "2", "--leave-out", "3"], ["reduce", "2", "--leave-out=-1"]])
 def test_copies_that_can_t_be_made_are_one_line_before_any_work(wrong, photos, tmp_path, capsys):
     command, *options = wrong
     assert main([command, str(photos), str(tmp_path / "copies"), *options]) == 1
     said = capsys.readouterr().err
-    name = options[0].lstrip("-").split("=")[0] if command == "degrade" else "factor"
+    name = options[0].lstrip("-").split("=")[0] if command == "degrade" else "leave_out" if options[1:] else "factor"
     assert said.startswith(f"srgan_{command}: {name} is") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["reduce", "2"], ["degrade"]])
+def test_no_copy_takes_the_place_of_another(command, tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    for name in ("a.jpg", "a.png", "b.png"):
+        Image.new("RGB", (16, 16)).save(tmp_path / "photos" / name)
+    assert main([command[0], str(tmp_path / "photos"), str(tmp_path / "copies"), *command[1:]]) == 1
+    assert "a.jpg and a.png would become one PNG file" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
 def test_a_copy_has_a_pixel_at_least(tmp_path):

@@ -136,6 +136,13 @@ def test_a_state_comes_back_whole() -> None:
     assert torch.equal(torch.rand(3), ahead)
 
 
+def test_a_tilde_is_the_home_folder_in_settings_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    settings = Settings(data="~/photos", out="~/run")
+    assert (settings.data, settings.out) == (str(tmp_path / "photos"), str(tmp_path / "run"))
+
+
 def test_a_run_s_folder_is_made_by_what_is_written(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     run.require_free()
