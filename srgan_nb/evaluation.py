@@ -306,9 +306,8 @@ def evaluate(dataset: str | Path, model: str | Path | Callable | Model = "srgan"
     """Scores a model on a set of pictures under the paper's protocol (section 3.1).
 
     dataset: a folder, or "Set5", "Set14", "BSD100" once downloaded (`find_dataset`, `find_pairs`). model, scale,
-    device: `find_model`. lpips_net: "squeeze", "alex" or "vgg" adds LPIPS. limit: the first so many pictures,
-    not compared with the paper's means.
-    texture: measure fine power, weave and gradient distance too (`srgan_nb.metrics`), over all pictures together.
+    device: `find_model`. lpips_net: "squeeze", "alex" or "vgg" adds LPIPS. limit: the first so many pictures, not
+    compared with the paper's means. texture: measure fine power, weave and gradient distance too, over all pictures.
     each: called as each(evaluation, name, lr, sr, hr) for every scored picture, as `reports.save_comparisons` gives.
     Raises `UserError` where nothing could be scored.
     """

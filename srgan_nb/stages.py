@@ -304,10 +304,7 @@ class Stage:
 
 # %% ../nbs/54_stages.ipynb #215eff7d
 class SRResNetStage(Stage):
-    """The first stage: only the generator, on the content loss.
-
-    generator: what it starts with. Raises `UserError` where the loss's weights can't be had.
-    """
+    "The first stage: only the generator, on the content loss. Raises `UserError` where its weights can't be had."
 
     def __init__(self, settings: Settings, generator: Generator, device: torch.device | str = "cpu"):
         super().__init__(settings, generator, device)
@@ -326,11 +323,7 @@ class SRResNetStage(Stage):
 
 # %% ../nbs/54_stages.ipynb #0783186b
 class SRGANStage(Stage):
-    """The second stage: the generator against the discriminator, on the perceptual loss.
-
-    generator: what it starts with; the discriminator starts with random weights. Raises `UserError` where the loss's
-    weights can't be had.
-    """
+    "The second stage: the generator against a new discriminator, on the perceptual loss. Raises `UserError` likewise."
 
     def __init__(self, settings: Settings, generator: Generator, device: torch.device | str = "cpu"):
         super().__init__(settings, generator, device)
@@ -373,8 +366,7 @@ def stage_for(settings: Settings, device: torch.device | str = "cpu",
               restored: bool = False) -> SRResNetStage | SRGANStage:
     """The stage that the settings name, from their seed; `restored`: its state comes from a checkpoint.
 
-    The seed is set directly before the networks are built. Raises `UserError` as `first_generator` does, and where the
-    loss's weights can't be had.
+    Raises `UserError` as `first_generator` does, and where the loss's weights can't be had.
     """
     torch.manual_seed(settings.seed)
     generator = Generator(**settings.generator) if restored else first_generator(settings)

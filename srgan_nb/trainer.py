@@ -71,10 +71,9 @@ def noted_signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         asked.append(number)
 
-    try:
+    before = {}
+    with suppress(ValueError):  # not in the main thread: signals go there
         before = {number: signal.signal(number, note) for number in STOPPING | SAVING}
-    except ValueError:  # not in the main thread: signals go there
-        before = {}
     try:
         yield asked
     finally:
