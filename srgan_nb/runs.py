@@ -170,6 +170,7 @@ class RunState:
 
     photos: int = 0
     photos_hash: str = ""
+    unseen_hash: str = ""
     step: int = 0
     seconds: float = 0.0
     best: float | None = None
@@ -185,11 +186,14 @@ class RunState:
     def state_dict(self) -> dict[str, Any]:
         "Everything above, and the state of torch's random generator."
         return {"step": self.step, "seconds": self.seconds, "best": self.best, "latest": self.latest,
-                "sums": self.meter.sums, "random": torch.get_rng_state(), "photos_hash": self.photos_hash}
+                "sums": self.meter.sums, "random": torch.get_rng_state(), "photos_hash": self.photos_hash,
+                "unseen_hash": self.unseen_hash}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         "Puts it all back, torch's random generator too; the photographs are the caller's."
         self.step, self.seconds, self.best, self.latest = (state[n] for n in ("step", "seconds", "best", "latest"))
+        if state.get("unseen_hash", self.unseen_hash) != self.unseen_hash:
+            self.best = None  # that was on other photographs
         self.meter = Meter(state["sums"])
         torch.set_rng_state(state["random"])
 

@@ -211,7 +211,7 @@ class Trainer:
         if settings.compile:
             require_compiler(device)
         photos, unseen = open_photos(settings, progress=not self.progress.quiet)
-        state.photos, state.photos_hash = len(photos), photos.hash
+        state.photos, state.photos_hash, state.unseen_hash = len(photos), photos.hash, unseen.hash
         sampler = PatchSampler(photos, settings.patch_size, settings.batch_size, settings.seed, settings.augment,
                                settings.recolour)
         with self.run.locked() if processes.first else nullcontext():

@@ -713,6 +713,19 @@ def test_photographs_that_are_validated_and_trained_on_are_told(validation, told
     assert ("trained on and validated on alike: 1 photo," in capsys.readouterr().out) == told
 
 
+def test_the_best_on_other_photographs_is_no_longer_the_best(photos, trained, tmp_path):
+    for easy in (True, False):
+        (tmp_path / str(easy)).mkdir()
+        picture = Image.linear_gradient("L").resize((48, 40)) if easy else Image.effect_noise((48, 40), 99)
+        picture.save(tmp_path / str(easy) / "a.png")
+    settings = run_settings("srresnet", photos, trained, tmp_path / "run", validation=str(tmp_path / "True"))
+    Trainer(settings, quiet=True).fit()
+    before = read_passport(tmp_path / "run/best.safetensors")["passport"]
+    Trainer.resume(tmp_path / "run", quiet=True, steps=12, validation=str(tmp_path / "False")).fit()
+    after = read_passport(tmp_path / "run/best.safetensors")["passport"]
+    assert after["step"] >= before["step"] and after["validation_psnr_y"] < before["validation_psnr_y"] - 5
+
+
 def test_a_damaged_newest_checkpoint_is_named(trained, tmp_path, capsys):
     shutil.copytree(trained, tmp_path / "run")
     newest = RunFolder(tmp_path / "run").saved()[-1]
