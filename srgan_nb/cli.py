@@ -241,7 +241,7 @@ def upscale(arguments: Sequence[str] | None = None) -> int:
     from srgan_nb.upscale_files import TargetSize, piped, upscale_file, upscale_files, upscale_folder
     from srgan_nb.upscaling import Upscaler
     first, processes = given.sources[0], Processes.here()
-    one = len(given.sources) == 1
+    one = len(given.sources) == 1 and ("*" not in first or Path(first).exists())  # Windows' shells leave * to us
     if given.target == "-" and not (one and given.file_format):
         parser.error("OUT is -: one picture goes there, in the format that --format names")
     if given.file_format and given.target != "-" and (not one or first == "-" or Path(first).is_file()):

@@ -66,6 +66,9 @@ def test_upscale_a_file_and_a_folder(photos, tmp_path, capsys):
     assert Image.open(tmp_path / "big.png").size == (384, 320)
     assert cli.upscale([str(photos / "coffee.png"), str(tmp_path / "big.png"), "--device", "cpu"]) == 1
     assert "--force" in capsys.readouterr().err
+    assert cli.upscale([str(photos / "cof*.png"), str(tmp_path / "found"), "--model", "bicubic"]) == 0  # as from PowerShell
+    assert [path.name for path in (tmp_path / "found").iterdir()] == ["coffee.png"]
+    capsys.readouterr()
     assert cli.upscale([str(photos), str(tmp_path / "all"), "--model", "bicubic"]) == 1  # one of them is broken
     assert "broken.png" in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "all").glob("*.png")} == {"coffee.png", "hopper.png"}
