@@ -206,10 +206,10 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     results = [evaluate(dataset, model, lpips_net=given.lpips, limit=given.limit, each=each, texture=given.texture)
                for dataset, model in asked]
     print(to_markdown(results))
-    if given.intervals:
-        print(intervals_to_markdown(results))
     if given.save:
         save_report(results, given.save)
+    if given.intervals:
+        print(intervals_to_markdown(results))
 
 
 def upscale_parser() -> argparse.ArgumentParser:

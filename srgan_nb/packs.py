@@ -378,7 +378,8 @@ def pack_photos(photos: str | Path | Iterable, scale: int = 4, cache: str | Path
         if lr_folder is not None:
             usable, partner = paired(usable, inspect_all(lrs, memory.with_suffix(".lr.json"), workers, progress), scale)
             lrs = {name: lrs[lr] for name, lr in partner.items()}
-        key = content_hash(1, scale, [(name, it.digest) for name, (_, it) in usable.items()])  # 1: these packing rules
+        rules = 2 if lrs else 1  # the number of the rules for packing pairs, and for other photographs
+        key = content_hash(rules, scale, [(name, it.digest) for name, (_, it) in usable.items()])
         target = cache / f"{label}-x{scale}-{key[:16]}"
         if not target.exists():
             with locked(cache / f".{target.name}.lock"):
@@ -397,7 +398,7 @@ def pack_photos(photos: str | Path | Iterable, scale: int = 4, cache: str | Path
 # %% ../nbs/43_packs.ipynb #04red002
 def _write_copies(photos: str | Path | Iterable, out: str | Path, copies: Callable, leave_out: int = 0) -> Path:
     "Writes the pictures {subfolder: picture} that `copies(photo, its number)` makes of each photo into a new folder."
-    out, files = Path(out), photo_files(photos)[1]
+    out, files = Path(out), {name: path for name, path in photo_files(photos)[1].items() if path.name[0] != "."}
     if out.exists():
         raise UserError(f"{out} is there: name a new folder")
     if not 0 <= leave_out < len(files):

@@ -59,6 +59,9 @@ def test_evaluate_pairs_of_folders_and_intervals(photos, tmp_path, capsys):
     assert gain and float(gain[1]) > 0.2
     assert cli.evaluate(["--pairs", str(tmp_path / "none"), str(photos)]) == 1
     assert "none: no such folder" in capsys.readouterr().err
+    alone = [str(photos), "--model", "bicubic", "srresnet", "--limit", "2", "--intervals", "--save", str(tmp_path / "t.csv")]
+    assert cli.evaluate(alone) == 1 and "1 scored pictures in common" in capsys.readouterr().err
+    assert "srresnet" in (tmp_path / "t.csv").read_text(), "what was scored is kept all the same"
 
 
 def test_upscale_a_file_and_a_folder(photos, tmp_path, capsys):
@@ -232,7 +235,7 @@ def test_reduced_copies(photos, tmp_path, capsys):
     asked = [str(tmp_path / "photos"), str(tmp_path / "halves"), "2"]
     assert main(["reduce", *asked]) == 1 and "broken.png" in capsys.readouterr().err
     assert not (tmp_path / "halves").exists()
-    (tmp_path / "photos/broken.png").unlink()
+    (tmp_path / "photos/broken.png").rename(tmp_path / "photos/.DS_Store")  # hidden, as macOS' own files are
     assert main(["reduce", *asked, "--leave-out", "1"]) == 0
     assert [path.name for path in (tmp_path / "halves").iterdir()] == ["coffee.png"]
     assert Image.open(tmp_path / "halves/coffee.png").size == (48, 40)
