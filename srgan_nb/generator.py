@@ -87,6 +87,7 @@ from .images import to_signed, to_unit
 UPSAMPLE_FACTORS: dict[int, tuple[int, ...]] = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}  # of each scale's upsample blocks
 GENERATOR_PRESETS: dict[str, dict[str, Any]] = {
     "paper": dict(channels=64, blocks=16, kernel_size=9, batch_norm=True, bicubic_skip=False, single_shuffle=False),
+    "base": dict(channels=64, blocks=16, kernel_size=3, batch_norm=False, bicubic_skip=True, single_shuffle=True),
     "lite": dict(channels=32, blocks=12, kernel_size=3, batch_norm=False, bicubic_skip=True, single_shuffle=True),
 }
 

@@ -149,11 +149,11 @@ def test_without_make(tmp_path: Path) -> None:
 
 
 def test_the_table_of_hours_is_of_the_presets_and_adds_up() -> None:
-    rows = re.findall(r"^\| (\w+) \| (srresnet|srgan) \| (\d+) \| ([\d.]+) \| ([\d,]+) \| ([\d.]+) \|$", README, re.MULTILINE)
+    rows = re.findall(r"^\| (\w+) \| (srresnet|srgan) \| (\d+) \| (\d+) \| ([\d.]+) \| ([\d,]+) \| ([\d.]+) \|$", README, re.MULTILINE)
     assert {(stage, preset) for preset, stage, *_ in rows} == PRESETS.keys()
-    for preset, stage, patches, seconds, updates, hours in rows:
+    for preset, stage, patches, side, seconds, updates, hours in rows:
         settings = settings_for(stage, preset, init="srresnet")
-        assert (int(patches), updates, settings.patch_size) == (settings.batch_size, f"{settings.steps:,}", 96)
+        assert (int(patches), int(side), updates) == (settings.batch_size, settings.patch_size, f"{settings.steps:,}")
         assert float(hours) == pytest.approx(settings.steps * float(seconds) / 3600, rel=0.05)
 
 

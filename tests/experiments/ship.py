@@ -2,9 +2,9 @@
 
     python -m tests.experiments.ship RUN NAME [--best] [--mean RUN ...] [--after RUN:STEP ...] [--licence TEXT] [--note TEXT]
 
-RUN is a run's folder, NAME srresnet or srgan. With --mean the weights are the mean over several runs with a common past;
+RUN is a run's folder, NAME one of srresnet, srgan, srresnet-base, srgan-base. With --mean the weights are the mean over several runs with a common past;
 what the passport tells of the recipe is then the first one's. They go in half precision where that costs under 0.01 dB
-on Set5, else in single. Ship the SRResNet first: the SRGAN's passport says what lies between the two. The run's curves
+on Set5, else in single. Ship an SRResNet before its SRGAN, whose passport says what lies between the two. The run's curves
 go beside them, as a reference for what a healthy run looks like.
 """
 
@@ -58,10 +58,10 @@ def mean_generator(paths: list[Path]) -> Generator:
     return mean
 
 
-def road_from_srresnet(generator: Generator) -> list[dict[str, float]]:
-    "PSNR-Y and LPIPS on Set14 between the shipped SRResNet and an SRGAN that was trained on from it."
+def road_between(srresnet: Generator, srgan: Generator) -> list[dict[str, float]]:
+    "PSNR-Y and LPIPS on Set14 between an SRResNet and an SRGAN that was trained on from it."
     pairs = [read_pair(hr, lr) for _, hr, lr in find_pairs(find_dataset("Set14"))[0]]
-    rows = perception_distortion(load_generator("srresnet"), generator, pairs)
+    rows = perception_distortion(srresnet, srgan, pairs)
     return [{name: round(value, 4) for name, value in row.items()} for row in rows]
 
 
@@ -79,7 +79,7 @@ def write_joined_table(table: str, earlier: list[str], last: Path, path: Path) -
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("name", choices=("srresnet", "srgan"))
+    parser.add_argument("name", choices=("srresnet", "srgan", "srresnet-base", "srgan-base"))
     parser.add_argument("--best", action="store_true", help="the weights of the best validation, not of the last step")
     parser.add_argument("--mean", nargs="*", default=[], type=Path, metavar="RUN", help="more runs to average with RUN")
     parser.add_argument("--after", nargs="*", default=[], metavar="RUN:STEP",
@@ -102,8 +102,8 @@ def main() -> int:
                 "licence": options.licence}
     if options.note:
         passport["note"] = options.note
-    if options.name == "srgan":
-        passport["road"] = road_from_srresnet(generator)
+    if "srgan" in options.name:
+        passport["road"] = road_between(load_generator(options.name.replace("srgan", "srresnet")), generator)
     save_generator(generator, SHIPPED / f"{options.name}.safetensors", passport, dtype)
     for table in ("log", "validation"):
         write_joined_table(table, options.after, options.run, package_file(f"curves/{options.name}-{table}.csv"))
