@@ -216,7 +216,8 @@ def upscale_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("srgan_upscale", description="Enlarges a picture, or every picture of a folder.")
     parser.add_argument("sources", nargs="+", metavar="IN", help="a picture, several, or a folder; - is standard input")
     parser.add_argument("target", metavar="OUT", help="the file or folder to write; - is standard output")
-    parser.add_argument("--model", default="srgan", help="srgan, srresnet, srgan-base, srresnet-base, bicubic, a .safetensors file, a run")
+    parser.add_argument("--model", default="srgan", help="bicubic, a shipped name (srgan, srresnet, srgan-base, srresnet-base), "
+                                                        "a .safetensors file or a run's folder")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--scale", type=float, metavar="X", help="how many times as wide and high; else the network's own")
     size.add_argument("--width", type=int, metavar="PIXELS", help="of the result, its height follows")

@@ -45,10 +45,11 @@ def test_a_grid_is_found_in_every_phase(period: int, phase: int) -> None:
     assert grid_peak(flat_patches(picture, original), period) > 15 > 4 > grid_peak(flat_patches(original, original), period)
 
 
+@pytest.mark.parametrize("model", ["srgan", "srgan-base"])
 @torch.inference_mode()
-def test_the_shipped_srgan_leaves_no_grid_and_no_tint() -> None:
+def test_the_shipped_srgan_leaves_no_grid_and_no_tint(model: str) -> None:
     "On flat areas no more grid than each photograph has; mean colours of the set within a grey level."
-    generator, tints = load_generator("srgan"), []
+    generator, tints = load_generator(model), []
     for name in DEMO_PHOTOS:
         hr = crop_to_multiple(read_image(demo_photo(name)), 4)
         sr = generator(downsample(hr)[None])[0].clamp(0, 1)

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from srgan_nb import upscale_files
-from srgan_nb.generator import Generator
+from srgan_nb.generator import GENERATOR_PRESETS, Generator
 from srgan_nb.images import demo_photo
 from srgan_nb.tiles import FastGenerator
 from srgan_nb.upscaling import Upscaler
@@ -172,7 +172,7 @@ def folder(pictures: int, side: int, device: str = "auto", rounds: int = 2) -> N
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", choices=["speed", "memory", "gpu", "folder"], default=["speed", "memory"])
-    parser.add_argument("--preset", choices=["lite", "paper"], nargs="*", default=["lite", "paper"])
+    parser.add_argument("--preset", choices=list(GENERATOR_PRESETS), nargs="*", default=["lite", "paper"])
     parser.add_argument("--size", type=int, nargs=2, default=(1500, 1000), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--limit", default="1GB")
     parser.add_argument("--pictures", type=int, default=300, help="of a folder")

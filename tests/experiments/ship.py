@@ -2,10 +2,10 @@
 
     python -m tests.experiments.ship RUN NAME [--best] [--mean RUN ...] [--after RUN:STEP ...] [--licence TEXT] [--note TEXT]
 
-RUN is a run's folder, NAME one of srresnet, srgan, srresnet-base, srgan-base. With --mean the weights are the mean over several runs with a common past;
-what the passport tells of the recipe is then the first one's. They go in half precision where that costs under 0.01 dB
-on Set5, else in single. Ship an SRResNet before its SRGAN, whose passport says what lies between the two. The run's curves
-go beside them, as a reference for what a healthy run looks like.
+RUN is a run's folder, NAME one of srresnet, srgan, srresnet-base, srgan-base. With --mean the weights are the mean over
+several runs with a common past; what the passport tells of the recipe is then the first one's. They go in half precision
+where that costs under 0.01 dB on Set5, else in single. Ship an SRResNet before its SRGAN, whose passport says what lies
+between the two. The run's curves go beside them, as a reference for what a healthy run looks like.
 """
 
 import argparse
