@@ -20,7 +20,7 @@ import logging
 import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ import numpy as np
 import pyvips
 import torch
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 from torch.nn import functional as F
 
 from srgan_nb.errors import UserError
@@ -190,6 +191,8 @@ class PictureFile:
                 raise pyvips.Error(f"a file for {loader}")
         if start == b"\x89PNG\r\n\x1a\n":
             self._check_png()
+        if loader == "tiff":
+            self._check_tiff()
         if loader == "gif" and not end.rstrip(b"\0").endswith(b";"):  # libvips would fill up what is missing
             raise UserError(f"{path}: damaged or truncated picture (the GIF has no end)")
         self.frames, upright = self.header.get_n_pages(), self.header.autorot()
@@ -240,6 +243,14 @@ class PictureFile:
         if (strange or b"cICP" in chunks) and not {b"iCCP", b"sRGB"} & chunks.keys():
             raise UserError(f"{self.path}: its colours are told by {', '.join(strange) or 'cICP'}, which would be "
                             "lost: convert it to sRGB, or give it a profile")
+
+    def _check_tiff(self) -> None:
+        """Refuses YCbCr that is not JPEG's: libvips takes its numbers for RGB."""
+        mode = None
+        with open(self.path, "rb") as file, suppress(OSError, SyntaxError):  # Pillow's for what it doesn't know
+            mode = TiffImageFile(file).mode
+        if mode == "YCbCr":
+            raise UserError(f"{self.path}: a TIFF of YCbCr, which would be taken for RGB: convert it to RGB")
 
     def __iter__(self) -> Iterator[Picture]:
         with self._told("its pages differ in size or kind: save them as files of their own"):
