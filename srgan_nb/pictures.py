@@ -192,7 +192,7 @@ class PictureFile:
         if start == b"\x89PNG\r\n\x1a\n":
             self._check_png()
         if loader == "tiff":
-            self._check_tiff()
+            _check_tiff(self.path)
         if loader == "gif" and not end.rstrip(b"\0").endswith(b";"):  # libvips would fill up what is missing
             raise UserError(f"{path}: damaged or truncated picture (the GIF has no end)")
         self.frames, upright = self.header.get_n_pages(), self.header.autorot()
@@ -244,14 +244,6 @@ class PictureFile:
             raise UserError(f"{self.path}: its colours are told by {', '.join(strange) or 'cICP'}, which would be "
                             "lost: convert it to sRGB, or give it a profile")
 
-    def _check_tiff(self) -> None:
-        """Refuses YCbCr that is not JPEG's: libvips takes its numbers for RGB."""
-        mode = None
-        with open(self.path, "rb") as file, suppress(OSError, SyntaxError):  # Pillow's for what it doesn't know
-            mode = TiffImageFile(file).mode
-        if mode == "YCbCr":
-            raise UserError(f"{self.path}: a TIFF of YCbCr, which would be taken for RGB: convert it to RGB")
-
     def __iter__(self) -> Iterator[Picture]:
         with self._told("its pages differ in size or kind: save them as files of their own"):
             # several frames stand one below the other; what is more than 100 MB of them waits on the disk
@@ -261,6 +253,15 @@ class PictureFile:
             with self._told("damaged or truncated picture"):
                 pixels = strip.crop(0, index * height, strip.width, height).copy_memory().autorot().numpy()
             yield Picture(pixels if pixels.ndim == 3 else pixels[:, :, None], self.kind)
+
+
+def _check_tiff(path: Path) -> None:
+    """Refuses YCbCr that is not JPEG's: libvips takes its numbers for RGB."""
+    mode = None
+    with open(path, "rb") as file, suppress(OSError, SyntaxError):  # Pillow's for what it doesn't know
+        mode = TiffImageFile(file).mode
+    if mode == "YCbCr":
+        raise UserError(f"{path}: a TIFF of YCbCr, which would be taken for RGB: convert it to RGB")
 
 
 def _reason(error: pyvips.Error) -> str:
