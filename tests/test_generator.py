@@ -67,7 +67,7 @@ def test_single_shuffle_is_the_network_built_by_hand(scale, bicubic_skip):
 
 def test_counts_of_the_presets():
     counts = {preset: sum(p.numel() for p in Generator.from_preset(preset).parameters()) for preset in GENERATOR_PRESETS}
-    assert counts == {"paper": 1_547_350, "lite": 245_981}
+    assert counts == {"paper": 1_547_350, "base": 1_248_129, "lite": 245_981}
 
 
 def test_every_doubling_costs_one_upsample_block():
@@ -110,7 +110,7 @@ def test_settings_rebuild_the_same_network(settings):
 
 @pytest.mark.parametrize("wrong, word", [
     (lambda: Generator(scale=6), "2, 3, 4, 8"), (lambda: Generator(scale=1), "2, 3, 4, 8"),
-    (lambda: Generator(kernel_size=4), "odd"), (lambda: Generator.from_preset("big"), "paper, lite"),
+    (lambda: Generator(kernel_size=4), "odd"), (lambda: Generator.from_preset("big"), "paper, base, lite"),
     (lambda: Generator(**SMALL)(torch.rand(3, 8, 8)), r"\(N, 3, H, W\)"),
     (lambda: Generator(**SMALL)(torch.rand(1, 4, 8, 8)), r"\(1, 4, 8, 8\)"),
     (lambda: Generator(scale=5, single_shuffle=True), "2, 3, 4, 8"),
