@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LARGEST_PICTURE', 'ETH', 'HUGGING_FACE', 'BOX', 'EDSR', 'TRAIN_SHA', 'VALID_SHA', 'BSDS_SHA', 'PHOTO_SETS',
            'TOGETHER', 'Broken', 'refusal', 'transfer', 'checksum', 'fetch', 'members', 'unpack', 'pixel_digest',
-           'Source', 'PhotoSet', 'install', 'source_of', 'first_good_source', 'download']
+           'files_digest', 'Source', 'PhotoSet', 'install', 'source_of', 'first_good_source', 'download']
 
 # %% ../nbs/42_downloads.ipynb #e2409c56
 import hashlib
@@ -184,11 +184,18 @@ def pixel_digest(folder: Path) -> str:
         digests.append(hashlib.sha256(repr((height, width)).encode() + pixels[:height, :width].tobytes()).hexdigest())
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
+
+def files_digest(folder: Path) -> str:
+    "MD5 over the MD5s of a folder's files in the order of their names: the form in which deepinv publishes them."
+    each = "".join(checksum(path, "md5") for path in sorted(folder.iterdir()))
+    return hashlib.md5(each.encode()).hexdigest()
+
 # %% ../nbs/42_downloads.ipynb #ab82b870
 class Source(NamedTuple):
     "An archive's address, and what was published to check it by; if nothing was, the first download is recorded."
     url: str
     archive: str = ""  # of the archive: "sha256:..." or "md5:..."
+    files: str = ""    # of the unpacked files, see `files_digest`
 
 
 class PhotoSet(NamedTuple):
@@ -217,17 +224,20 @@ PHOTO_SETS = {
         Source(ETH + "validation_release/DIV2K_valid_HR.zip", VALID_SHA),
         Source(HUGGING_FACE + "eugenesiow/Div2k/resolve/main/data/DIV2K_valid_HR.zip", VALID_SHA))),
     "Set5": PhotoSet(5, ("*Set5_HR/*.png", "*Set5/HR/*.png", "*image_SRF_4/*_HR.png"), (
-        Source(HUGGING_FACE + "eugenesiow/Set5/resolve/main/data/Set5_HR.tar.gz"),
+        Source(HUGGING_FACE + "eugenesiow/Set5/resolve/main/data/Set5_HR.tar.gz",
+               files="e128ede786dabb7ebeee99e5fa1ad985"),
         EDSR,
         Source(BOX + "kfahv87nfe8ax910l85dksyl2q212voc.zip")),
         pixels="a9eba6c6c1138e45c0dcc895d8d1d8509333a077d1f1570e4ef7685b049561c0"),
     "Set14": PhotoSet(14, ("*Set14_HR/*.png", "*Set14/HR/*.png", "*image_SRF_4/*_HR.png"), (
-        Source(HUGGING_FACE + "eugenesiow/Set14/resolve/main/data/Set14_HR.tar.gz"),
+        Source(HUGGING_FACE + "eugenesiow/Set14/resolve/main/data/Set14_HR.tar.gz",
+               files="3fce01c3dfe9760194e8a22f6bc032c5"),
         EDSR,
         Source(BOX + "igsnfieh4lz68l926l8xbklwsnnk8we9.zip")),
         pixels="9d38b0d7a5f3833c0ee2e29f72af6f8c6b2dbc43c9a169d0519513bbe07f7146"),
     "BSD100": PhotoSet(100, ("*BSD100_HR/*.png", "*B100/HR/*.png", "*image_SRF_4/*_HR.png", "*images/test/*.jpg"), (
-        Source(HUGGING_FACE + "eugenesiow/BSD100/resolve/main/data/BSD100_HR.tar.gz"),
+        Source(HUGGING_FACE + "eugenesiow/BSD100/resolve/main/data/BSD100_HR.tar.gz",
+               files="2288d442262c1c26343fda3b36f05b03"),
         Source("https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/bsds/BSDS300-images.tgz", BSDS_SHA),
         EDSR,
         Source(BOX + "qgctsplb8txrksm9to9x01zfa4m61ngq.zip")),
@@ -245,7 +255,10 @@ def install(name: str, archive: Path, source: Source, folder: Path) -> str:
         raise UserError(f"its sha256 was {before['sha256'][:12]}… when it was first fetched and is now {sha[:12]}…")
     with folder_atomically(folder / name) as pictures:
         unpack(archive, wanted.patterns, wanted.number, pictures)
+        if source.files and files_digest(pictures) != source.files:
+            raise UserError(f"wrong pictures: their MD5 is not the published {source.files[:12]}…")
         proof = ("its checksum is the published one" if source.archive else
+                 "the MD5 of its pictures is the published one" if source.files else
                  f"no checksum is published for it, its sha256 {sha[:12]}… is now recorded")
         if wanted.pixels:
             same = pixel_digest(pictures) == wanted.pixels

@@ -335,6 +335,13 @@ def test_an_unpublished_checksum_is_recorded_said_and_held_to(site, toy, tmp_pat
         download("Toy", tmp_path, progress=False)
 
 
+def test_pictures_that_are_not_the_published_ones_are_refused(site, toy, tmp_path, monkeypatch):
+    sources = (Source(site.address + "/one/toy.zip", files="0" * 32),)
+    monkeypatch.setitem(downloads.PHOTO_SETS, "Toy", PhotoSet(3, ("*.png",), sources))
+    with pytest.raises(UserError, match="wrong pictures"):
+        download("Toy", tmp_path, progress=False)
+
+
 def test_pixels_that_differ_are_said(site, toy, tmp_path, monkeypatch, capsys):
     (tmp_path / "same").mkdir()
     for name, data in PICTURES.items():
@@ -427,6 +434,7 @@ def test_the_table_of_sources_is_well_formed():
         for source in wanted.sources:
             assert source.url.startswith("https://")
             assert re.fullmatch("(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})?", source.archive)
+            assert re.fullmatch("([0-9a-f]{32})?", source.files)
         assert name.startswith("DIV2K") or re.fullmatch("[0-9a-f]{64}", wanted.pixels)
 
 
