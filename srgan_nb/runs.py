@@ -92,11 +92,6 @@ class RunFolder:
         "The checkpoints, oldest first."
         return sorted(self.checkpoints.glob("step-*.safetensors"))
 
-    def validations_since_best(self) -> int:
-        "How many validations have come after the one with the best score."
-        scores = [row["psnr_y"] for row in read_rows(self.table("validation"))]
-        return len(scores) - 1 - scores.index(max(scores))
-
     def require_free(self) -> None:
         "Raises `UserError` where there is something in the folder already, or where it can't be made."
         if self.folder.is_file() or self.folder.is_dir() and any(p.name[0] != "." for p in self.folder.iterdir()):
@@ -166,7 +161,10 @@ class Meter:
 # %% ../nbs/53_runs.ipynb #4dd2b49f
 @dataclass
 class RunState:
-    "Where a run stands, besides its networks: photos, step, seconds, validation PSNR, the sums of the next row of the log."
+    """Where a run stands, besides its networks: photos, step, seconds, validation PSNR, the sums of the next row of the log.
+
+    since_best: how many validations have come after the best one.
+    """
 
     photos: int = 0
     photos_hash: str = ""
@@ -175,25 +173,27 @@ class RunState:
     seconds: float = 0.0
     best: float | None = None
     latest: float | None = None
+    since_best: int = 0
     meter: Meter = field(default_factory=Meter)
 
     def scored(self, psnr: float) -> bool:
         "Notes a validation; whether it is the best so far."
-        self.latest, before = psnr, self.best
-        self.best = psnr if before is None else max(before, psnr)
-        return before is None or psnr > before
+        self.latest, better = psnr, self.best is None or psnr > self.best
+        self.best, self.since_best = (psnr, 0) if better else (self.best, self.since_best + 1)
+        return better
 
     def state_dict(self) -> dict[str, Any]:
         "Everything above, and the state of torch's random generator."
         return {"step": self.step, "seconds": self.seconds, "best": self.best, "latest": self.latest,
-                "sums": self.meter.sums, "random": torch.get_rng_state(), "photos_hash": self.photos_hash,
-                "unseen_hash": self.unseen_hash}
+                "since_best": self.since_best, "sums": self.meter.sums, "random": torch.get_rng_state(),
+                "photos_hash": self.photos_hash, "unseen_hash": self.unseen_hash}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         "Puts it all back, torch's random generator too; the photographs are the caller's."
         self.step, self.seconds, self.best, self.latest = (state[n] for n in ("step", "seconds", "best", "latest"))
+        self.since_best = state.get("since_best", 0)
         if state.get("unseen_hash", self.unseen_hash) != self.unseen_hash:
-            self.best = None  # that was on other photographs
+            self.best, self.since_best = None, 0  # that was on other photographs
         self.meter = Meter(state["sums"])
         torch.set_rng_state(state["random"])
 

@@ -86,7 +86,7 @@ def validated_enough(trainer: "Trainer", unseen: Pack) -> bool:
     patience, first = trainer.settings.patience, trainer.processes.first
     if first:
         trainer.validate(unseen)
-    if patience is None or not trainer.processes.any(first and trainer.run.validations_since_best() >= patience):
+    if patience is None or not trainer.processes.any(first and trainer.state.since_best >= patience):
         return False
     trainer.progress.say(f"ends at step {trainer.state.step}: no better score in {counted(patience, 'validation')}")
     return True

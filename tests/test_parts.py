@@ -132,8 +132,11 @@ def test_a_state_comes_back_whole() -> None:
     saved = state.state_dict()
     ahead = torch.rand(3)
     other.load_state_dict(saved)
-    assert (other.step, other.seconds, other.best, other.latest) == (5, 2.0, 31.0, 30.5)
+    assert (other.step, other.seconds, other.best, other.latest, other.since_best) == (5, 2.0, 31.0, 30.5, 1)
     assert torch.equal(torch.rand(3), ahead)
+    elsewhere = RunState(unseen_hash="of other photographs")
+    elsewhere.load_state_dict(saved)
+    assert (elsewhere.best, elsewhere.since_best) == (None, 0)
 
 
 def test_a_tilde_is_the_home_folder_in_settings_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
