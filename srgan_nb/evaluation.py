@@ -255,14 +255,19 @@ def made_elsewhere(folder: str | Path, scale: int = 4) -> Model:
     return Model(str(folder), scale, nothing_to_call, made=folder)
 
 
-def read_made(folder: Path, name: str, hr: Tensor, scale: int) -> Tensor:
+def read_made(folder: Path, name: str, names: Iterable[str], hr: Tensor, scale: int) -> Tensor:
     """The picture (3, H, W) in [0, 1] that belongs to an HR (3 or 1, H, W), and may be less than `scale` lines larger.
 
-    Raises `UserError` where there is none, or several, or its size is wrong.
+    names: of all HR of the set; a picture belongs to the longest of them with which its own name begins. Raises
+    `UserError` where there is none, or several, or its size is wrong.
     """
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    def begins(stem: str, name: str) -> bool:
+        return stem in (name, f"{name}x{scale}") or stem.startswith(f"{name}_")
+
+    files = sorted(path for path in folder.iterdir() if path.is_file() and begins(path.stem, name))
+    longer = [other for other in names if begins(other, name) and other != name]
     found = ([path for path in files if path.stem == name]
-             or [path for path in files if path.stem == f"{name}x{scale}" or path.stem.startswith(f"{name}_")])
+             or [path for path in files if not any(begins(path.stem, other) for other in longer)])
     if len(found) != 1:
         what = ", ".join(path.name for path in found)
         raise UserError(f"several pictures of this name in {folder}: {what}" if found else f"no picture in {folder}")
@@ -286,10 +291,11 @@ def enlarge_dataset(dataset: str | Path, model: Model, limit: int | None = None,
     pairs, alone = find_pairs(folder, model.scale)
     omitted = [] if omitted is None else omitted
     omitted += alone
+    names = [name for name, _, _ in pairs]
     for name, hr_file, lr_file in progress_bar(pairs[:limit], progress, desc=f"{folder.name}, {model.name}"):
         try:
             lr, hr = read_pair(hr_file, lr_file, model.scale)
-            made = read_made(model.made, name, hr, model.scale) if model.made else None
+            made = read_made(model.made, name, names, hr, model.scale) if model.made else None
         except UserError as problem:
             omitted.append((name, str(problem)))
             continue

@@ -27,6 +27,7 @@ from srgan_nb.evaluation import (
     made_elsewhere,
     paired_intervals,
     perception_distortion,
+    read_made,
     read_pair,
     score,
 )
@@ -248,6 +249,17 @@ def test_pictures_made_elsewhere_are_scored_as_if_their_model_were_here(tmp_path
         assert read["name"] == ours["name"] and read["psnr_y"] == pytest.approx(ours["psnr_y"], abs=0.01)
     with pytest.raises(UserError, match="made before"):
         theirs.model.upscale(torch.rand(1, 3, 8, 8))
+
+
+def test_a_picture_made_elsewhere_belongs_to_the_longest_name_with_which_it_begins(tmp_path, dataset):
+    made, hr = tmp_path / "theirs", torch.rand(3, 96, 112)
+    made.mkdir()
+    save_image(hr, made / "a_b_theirs.png")
+    assert read_made(made, "a_b", ["a", "a_b"], hr, 4).shape == read_made(made, "a", ["a"], hr, 4).shape == hr.shape
+    with pytest.raises(UserError, match="no picture in"):
+        read_made(made, "a", ["a", "a_b"], hr, 4)
+    save_image(hr, made / "a_theirs.png")
+    assert read_made(made, "a", ["a", "a_b"], hr, 4).shape == hr.shape
 
 
 @pytest.mark.parametrize("files, told", [
