@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from .devices import unwrapped
+from .devices import choose_device, unwrapped
 from .errors import UserError
 from .files import package_file, write_atomically
 from .generator import Generator
@@ -176,4 +176,4 @@ def load_generator(model: str | Path = "srgan", device: str | torch.device = "cp
         raise UserError(f"{path}: the weights do not fit the settings {notes['settings']}; first at {wrong[0][0]!r}")
     generator.load_state_dict(tensors)  # copies into float32, whatever the file has
     generator.passport = notes["passport"]
-    return generator.eval().to(device)
+    return generator.eval().to(choose_device(device))

@@ -188,6 +188,8 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     given = (parser := evaluate_parser()).parse_args(arguments)
     if not given.datasets and (given.models or not given.pairs):
         parser.error("name a SET, before --model, or only --pairs SR HR")
+    if given.intervals and len(given.models or given.datasets[:1]) + len(given.pairs) < 2:
+        parser.error("--intervals compares on one set: name several models, or --pairs beside one")
 
     from srgan_nb.evaluation import evaluate, find_dataset, find_model, find_pairs, made_elsewhere
     from srgan_nb.reports import check_report, intervals_to_markdown, save_comparisons, save_report, to_markdown

@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 from .errors import UserError
 
 # %% ../nbs/57_scaling_up.ipynb #dd002bdb
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str | torch.device = "auto") -> torch.device:
     """The device to compute on: "auto" takes CUDA where there is one, then Apple's MPS, then the CPU.
 
     Under torchrun each process takes the GPU of its local rank. Raises `UserError` for a device that is not there.
@@ -38,7 +38,7 @@ def choose_device(name: str = "auto") -> torch.device:
     except (RuntimeError, TypeError):
         device = None
     if device is None or device.type not in ("cpu", "mps", "cuda"):  # torch knows many names that nothing here serves
-        raise UserError(f"no device {name!r}: choose auto, cpu, mps, cuda or cuda:N")
+        raise UserError(f"no device {str(name)!r}: choose auto, cpu, mps, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("no CUDA device here: choose --device cpu, or install a driver and a CUDA build of torch")
     if device.type == "mps" and not torch.backends.mps.is_available():
@@ -146,8 +146,10 @@ def require_compiler(device: torch.device) -> None:
 def unwrapped(network: nn.Module, keep_compiled: bool = False) -> nn.Module:
     """The bare network in the wrappers of DistributedDataParallel, AveragedModel and torch.compile, in any order.
 
-    With `keep_compiled` what torch.compile has made of it stays on.
+    With `keep_compiled` what torch.compile has made of it stays on. Raises `UserError` for what is no network.
     """
+    if not isinstance(network, nn.Module):
+        raise UserError(f"a network is needed, not {network!r:.60}: load_generator gives one")
     wrappers = ("module",) if keep_compiled else ("module", "_orig_mod")
     while inside := [child for name, child in network.named_children() if name in wrappers]:
         network, = inside

@@ -46,7 +46,7 @@ class TargetSize:
 
     def __post_init__(self):
         given = {name: value for name, value in vars(self).items() if value is not None}
-        if len(given) > 1 or not all(0 < value < float("inf") for value in given.values()):
+        if len(given) > 1 or not all(0 < value < 1e9 for value in given.values()):
             what = ", ".join(f"{name} {value:g}" for name, value in given.items())
             raise UserError(f"{what}: a size is one number above 0, the rest follows from the picture")
 

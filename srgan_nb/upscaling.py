@@ -57,8 +57,8 @@ def find_network(model: str | Path | Callable, scale: int | None = None) -> Any:
     """
     if isinstance(model, str) and model == "bicubic":
         check_name(model)
-        if scale is not None and not (isinstance(scale, int) and scale > 0):
-            raise UserError(f"scale is {scale!r}: how many times as wide and high, a whole number")
+        if scale is not None and not (isinstance(scale, int) and scale > 1):
+            raise UserError(f"scale is {scale!r}: how many times as wide and high, a whole number above 1")
         return Bicubic(4 if scale is None else scale)
     network: Any = load_generator(model) if isinstance(model, (str, Path)) else model
     if scale not in (None, getattr(network, "scale", scale)):

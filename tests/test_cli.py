@@ -125,6 +125,7 @@ def test_the_help_of_training_names_a_value_only_where_there_is_one(capsys):
 def test_wrong_usage_ends_with_two():
     wrong = [(cli.evaluate, []), (cli.upscale, ["one"]), (cli.download, ["Set6"]),
              (cli.evaluate, ["--pairs", "sr", "hr", "--model", "srgan"]),  # which would score nothing
+             (cli.evaluate, ["Set5", "Set14", "--intervals"]),  # which would compare nothing
              (cli.upscale, [__file__, "out.png", "--format", "jpg"]),
              (cli.upscale, ["a.png", "b.png", "out", "--format", "jpg"])]
     commands = (cli.train, cli.evaluate, cli.upscale, cli.download, demo)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from srgan_nb.checkpoints import load_generator
 from srgan_nb.devices import choose_device
 from srgan_nb.errors import UserError
 from srgan_nb.evaluation import find_model
@@ -22,6 +23,8 @@ def test_whatever_the_model_a_wrong_device_is_refused_before_any_work(model) -> 
         find_model(model, device="xpu")
 
 
-def test_enlarging_refuses_it_too() -> None:
+def test_enlarging_and_loading_refuse_it_too() -> None:
     with pytest.raises(UserError, match="no device 'xpu'"):
         Upscaler("bicubic", device="xpu")
+    with pytest.raises(UserError, match="no device 'gpu'"):
+        load_generator("srgan", device="gpu")

@@ -275,6 +275,12 @@ def test_onnx_gives_torch_s_numbers_at_three_sizes(preset: str, scale: int, tmp_
             assert np.abs(sr - generator(lr).numpy()).max() < 1e-4
 
 
+@pytest.mark.parametrize("export", [export_onnx, export_program])
+def test_a_name_is_no_network_to_export(export, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a network is needed, not 'srgan': load_generator"):
+        export("srgan", tmp_path / "g")
+
+
 def test_onnx_without_the_package_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UserError, match="pip install onnx"):

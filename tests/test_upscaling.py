@@ -664,7 +664,7 @@ def test_bicubic_takes_a_scale_and_networks_have_theirs() -> None:
     assert upscale(RGB, tiny(2), scale=2).size == (28, 20)
     with pytest.raises(UserError, match="srgan enlarges by 4, not by 2"):
         Upscaler("srgan", scale=2)
-    for wrong in (0, -4, 2.5, "4"):
+    for wrong in (0, 1, -4, 2.5, "4"):
         with pytest.raises(UserError, match=f"scale is {wrong!r}: .* a whole number"):
             Upscaler("bicubic", scale=wrong)
 
@@ -992,7 +992,7 @@ def test_a_reduction_keeps_values_and_hides_what_is_hidden(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"width": 0}, {"scale": -1}, {"megapixels": float("inf")}, {"width": 10, "height": 10},
-                                   {"scale": float("nan")}])
+                                   {"scale": float("nan")}, {"scale": 1e308}])
 def test_a_size_that_can_t_be(wrong: dict) -> None:
     with pytest.raises(UserError, match="a size is one number above 0"):
         TargetSize(**wrong)
