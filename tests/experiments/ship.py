@@ -9,6 +9,7 @@ between the two. The run's curves go beside them, as a reference for what a heal
 """
 
 import argparse
+import csv
 import subprocess
 import sys
 import tempfile
@@ -66,14 +67,18 @@ def road_between(srresnet: Generator, srgan: Generator) -> list[dict[str, float]
 
 
 def write_joined_table(table: str, earlier: list[str], last: Path, path: Path) -> None:
-    "The rows of the runs that led to the weights, one after another, their steps counted on."
-    lines, done = [], 0
+    "The rows of the runs that led to the weights, one after another, their steps counted on; the last run's columns."
+    rows, done = list[dict[str, str]](), 0
     for run, step in [*(each.rsplit(":", 1) for each in earlier), (last, sys.maxsize)]:
-        heading, *rows = (Path(run) / f"{table}.csv").read_text().splitlines()
-        parts = [row.split(",", 1) for row in rows if int(row.split(",")[0]) <= int(step)]
-        lines += [f"{done + int(number)},{rest}" for number, rest in parts]
-        done += int(parts[-1][0])
-    path.write_text("\n".join([heading, *lines]) + "\n", encoding="utf-8")
+        with open(Path(run) / f"{table}.csv", newline="") as file:
+            found = [row for row in csv.DictReader(file) if int(row["step"]) <= int(step)]
+        names = list(found[-1])
+        rows += [{**row, "step": str(done + int(row["step"]))} for row in found]
+        done += int(step)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, restval="", extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def main() -> int:
