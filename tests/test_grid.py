@@ -49,16 +49,18 @@ def test_a_grid_is_found_in_every_phase(period: int, phase: int) -> None:
 @pytest.mark.parametrize("model", ["srgan", "srgan-base"])
 @torch.inference_mode()
 def test_the_shipped_srgan_leaves_no_grid_and_no_tint(model: str) -> None:
-    """A grid is what the flat places of a photograph have in common: under a tenth of a grey level. What each has at the
-    grid's frequencies, mostly grain, is no more than in HR over the set; mean colours are within a grey level."""
+    """A grid is what the flat places of a photograph have in common: under a tenth of a grey level. What each place has at
+    the grid's frequencies is no more than in HR, but for the coffee, where SRGAN paints more grain than HR has; over the
+    set it is less. Mean colours of the set are within a grey level."""
     generator, tints, energies = load_generator(model), [], []
     for name in DEMO_PHOTOS:
         hr = crop_to_multiple(read_image(demo_photo(name)), 4)
         sr = generator(downsample(hr)[None])[0].clamp(0, 1)
         tints.append((sr - hr).mean((1, 2)))
         for period in (2, 4):
-            energies.append(flat_grid(sr, hr, period))
+            ours, own = flat_grid(sr, hr, period)
+            energies.append((ours, own))
+            assert period == 2 or name == "coffee" or ours <= own, name  # 4 finds the grids of period 2 too
             assert grid_energy(flat_patches(sr, hr).mean(0), period) < 0.01, name
-    ours, own = zip(*energies, strict=True)
-    assert sum(ours) < sum(own)
+    assert sum(ours for ours, _ in energies) < sum(own for _, own in energies)
     assert torch.stack(tints).mean(0).abs().max() < 1 / 255
