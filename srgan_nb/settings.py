@@ -127,7 +127,8 @@ class LossSettings:
     pixel_weight: float = setting(0.0, "in stage srgan: factor of an L1 of pixels beside the content loss; 0: none",
                                   least=0, since=1)
     adversarial_weight: float = setting(1e-3, "factor of the adversarial loss (equation 3)", least=0)
-    relativistic: bool = setting(False, "judge HR against the mean of SR and SR against that of HR")
+    relativistic: str | None = setting(None, "judge HR against SR and SR against HR: by the mean of all (average), or "
+                                       "place by place (paired); none: each by itself", choices=("average", "paired"))
     gradient_penalty: float = setting(0.0, "factor of the penalty on a steep discriminator (R1); 0: none", least=0)
 
 # %% ../nbs/52_recipes.ipynb #4bb303f6
@@ -273,7 +274,7 @@ def check_combinations(settings: Settings) -> None:
 # %% ../nbs/52_recipes.ipynb #eb6ddf3b
 ONE_CYCLE = dict(schedule="one-cycle", log_every=20, validate_every=250, checkpoint_every=250)
 TEXTURE = dict(content="VGG12+VGG22+VGG33+VGG43", vgg_network="VGG16", vgg_relative=True, vgg_share=0.25,
-               pixel_weight=0.05, relativistic=True, discriminator_kind="patch", discriminator_channels=32,
+               pixel_weight=0.05, relativistic="average", discriminator_kind="patch", discriminator_channels=32,
                discriminator_luma=True, discriminator_learning_rate=2e-4, discriminator_beta1=0.0, beta2=0.99,
                schedule="step", balanced_shuffle=True, grey_detail=True, ema=0.998, batch_size=8, validate_every=1_000)
 PRESETS: dict[tuple[str, str], dict[str, Any]] = {
@@ -334,7 +335,7 @@ def check_resumable(earlier: Settings, settings: Settings) -> None:
                         "new run, with --init where the network stays")
 
 # %% ../nbs/52_recipes.ipynb #aa1c8e0b
-SETTINGS_FORMAT = 4
+SETTINGS_FORMAT = 5
 
 
 def as_saved(settings: Settings) -> dict[str, Any]:
@@ -360,6 +361,8 @@ def from_saved(saved: Mapping[str, Any]) -> Settings:
     if version == 0:
         values |= {name: None for name, value in values.items()
                    if name in known and kind_of(known[name])[1] and value in ("", "none", 0)}
+    if version < 5 and isinstance(values.get("relativistic"), bool):  # then it was only whether, not how
+        values["relativistic"] = "average" if values["relativistic"] else None
     unknown = sorted(values.keys() - known)
     missing = sorted(name for name, one in known.items() if name not in values and one.metadata["since"] <= version)
     wrong = [f"{what} {', '.join(names)}" for what, names in (("unknown", unknown), ("missing", missing)) if names]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .devices import Precision, unwrapped
-from .losses import PerceptualLoss, discriminator_loss, frozen, gradient_norms, gradient_penalty
+from .losses import PerceptualLoss, compared, discriminator_loss, frozen, gradient_norms, gradient_penalty
 
 # %% ../nbs/19_training.ipynb #84ce04cd
 def means_of(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -40,14 +40,13 @@ def srresnet_update(generator: nn.Module, optimizer: Optimizer, content: nn.Modu
     return means_of(rows)
 
 
-def verdicts(real_logits: Tensor, fake_logits: Tensor, relativistic: bool = False) -> dict[str, Tensor]:
+def verdicts(real_logits: Tensor, fake_logits: Tensor, relativistic: str | None = None) -> dict[str, Tensor]:
     """D's mean probabilities "real" = D(HR) and "fake" = D(G(LR)), scalars, from its logits.
 
-    `relativistic`: that HR is more real than the mean of all SR, and SR than the mean of all HR.
+    `relativistic`: as for `compared`: that HR is more real than SR, and SR than HR.
     """
-    if relativistic:
-        real_logits, fake_logits = real_logits - fake_logits.mean(), fake_logits - real_logits.mean()
-    return {"real": real_logits.sigmoid().mean(), "fake": fake_logits.sigmoid().mean()}
+    real, fake = compared(real_logits, fake_logits, relativistic)
+    return {"real": real.sigmoid().mean(), "fake": fake.sigmoid().mean()}
 
 # %% ../nbs/19_training.ipynb #16223614
 def srgan_update(generator: nn.Module, discriminator: nn.Module, generator_optimizer: Optimizer,

@@ -26,7 +26,7 @@ def names(run) -> set[str]:
 
 def broken_run(photos, trained, out, before_update=None, stage="srgan", **changes) -> set[str]:
     "Trains a small run in which `before_update` has its hands; returns what is found."
-    plain = dict(relativistic=False, gradient_penalty=0.0, discriminator_batch_norm=True) if stage == "srgan" else {}
+    plain = dict(relativistic=None, gradient_penalty=0.0, discriminator_batch_norm=True) if stage == "srgan" else {}
     settings = run_settings(stage, photos, trained, out, **{"steps": 40, "validate_every": 40, "checkpoint_every": 40,
                                                             **plain, **changes})
     Trainer(settings, quiet=True, before_update=before_update).fit()

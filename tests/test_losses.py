@@ -24,6 +24,7 @@ from srgan_nb.losses import (
     gradient_penalty,
     vgg_layers,
 )
+from srgan_nb.stages import verdicts
 
 SHARED = Path(os.environ.get("SRGAN_NB_SHARED", ""), "weights", "vgg19_conv3_1.pth")
 
@@ -236,18 +237,36 @@ def test_perceptual_loss_is_the_sum_of_its_terms():
     assert torch.equal(total, terms["content"] + terms["adversarial"])
 
 
-def test_a_relativistic_loss_compares_with_the_mean_of_the_others_and_asks_for_both_logits():
-    sr, hr, fake, real = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16), torch.randn(2, 1), torch.randn(2, 1)
-    perceptual = PerceptualLoss(content_loss("MSE"), adversarial_weight=0.5, relativistic=True)
+@pytest.mark.parametrize("relativistic", ["average", "paired"])
+def test_a_relativistic_loss_compares_with_the_others_and_asks_for_both_logits(relativistic):
+    sr, hr, fake, real = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16), torch.randn(2, 1, 2, 2), torch.randn(2, 1, 2, 2)
+    perceptual = PerceptualLoss(content_loss("MSE"), adversarial_weight=0.5, relativistic=relativistic)
     terms = perceptual(sr, hr, fake, real)[1]
-    more_real = -torch.sigmoid(fake - real.mean()).log().mean()
-    less_real = -(1 - torch.sigmoid(real - fake.mean())).log().mean()
+    others = {"average": (real.mean(), fake.mean()), "paired": (real, fake)}[relativistic]  # what SR, and HR, is compared with
+    more_real = -torch.sigmoid(fake - others[0]).log().mean()
+    less_real = -(1 - torch.sigmoid(real - others[1])).log().mean()
     torch.testing.assert_close(terms["adversarial"], 0.5 * (more_real + less_real))
-    expected = -torch.sigmoid(real - fake.mean()).log().mean() - (1 - torch.sigmoid(fake - real.mean())).log().mean()
-    torch.testing.assert_close(discriminator_loss(real, fake, relativistic=True), expected)
+    expected = -torch.sigmoid(real - others[1]).log().mean() - (1 - torch.sigmoid(fake - others[0])).log().mean()
+    torch.testing.assert_close(discriminator_loss(real, fake, relativistic), expected)
+    torch.testing.assert_close(verdicts(real, fake, relativistic)["real"], torch.sigmoid(real - others[1]).mean())
+    torch.testing.assert_close(verdicts(real, fake, relativistic)["fake"], torch.sigmoid(fake - others[0]).mean())
     for loss, logits in ((perceptual, (fake,)), (PerceptualLoss(content_loss("MSE")), (fake, real))):
         with pytest.raises(ValueError, match="real_logits"):
             loss(sr, hr, *logits)
+
+
+def test_a_paired_loss_has_no_use_for_what_is_the_same_in_both_pictures_and_none_for_the_rest_of_the_batch():
+    content, difference = 5 * torch.randn(4, 1, 3, 3), torch.randn(4, 1, 3, 3)  # how real this place looks in either; SR less HR
+    paired = discriminator_loss(content, content + difference, "paired")
+    torch.testing.assert_close(paired, discriminator_loss(torch.zeros(4, 1, 3, 3), difference, "paired"))
+    parts = [discriminator_loss(content[i:i + 1], (content + difference)[i:i + 1], "paired") for i in range(4)]
+    torch.testing.assert_close(paired, torch.stack(parts).mean())
+    assert not torch.isclose(discriminator_loss(content, content + difference, "average"), paired, rtol=0.01)
+
+
+def test_an_unknown_comparison_is_refused_by_name():
+    with pytest.raises(UserError, match="no relativistic loss 'mean': choose average, paired"):
+        discriminator_loss(torch.zeros(2, 1), torch.zeros(2, 1), "mean")
 
 
 def test_gradient_penalty_flattens_the_discriminator_and_leaves_the_photos_alone():

@@ -242,7 +242,7 @@ def test_a_stage_keeps_what_learns_and_how_the_loss_is_scaled() -> None:
 
 
 @pytest.mark.parametrize("kind, options", [(SRResNetStage, {}), (SRGANStage, {}),
-                                           (SRGANStage, dict(discriminator_kind="patch", relativistic=True, ema=0.9))])
+                                           (SRGANStage, dict(discriminator_kind="patch", relativistic="average", ema=0.9))])
 def test_a_stage_learns_and_goes_on_bit_for_bit(kind: type, options: dict) -> None:
     stage = "srresnet" if kind is SRResNetStage else "srgan"
     first, second = (kind(recipe(stage, **options), small_generator()) for _ in range(2))
@@ -256,7 +256,7 @@ def test_a_stage_learns_and_goes_on_bit_for_bit(kind: type, options: dict) -> No
 
 
 @pytest.mark.parametrize("kind, options", [
-    (SRResNetStage, {}), (SRGANStage, dict(discriminator_kind="paper", discriminator_batch_norm=False, relativistic=False,
+    (SRResNetStage, {}), (SRGANStage, dict(discriminator_kind="paper", discriminator_batch_norm=False, relativistic=None,
                                            gradient_penalty=1.0, adversarial_weight=1.0, pixel_weight=0.0))])
 def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(kind: type, options: dict) -> None:
     "The generator sees only a part at a time, and the gradients of both networks are those of the whole batch."

@@ -25,7 +25,7 @@ from srgan_nb.packs import pack_photos
 from srgan_nb.patches import PatchSampler
 from srgan_nb.reporter import Progress, Reporter
 from srgan_nb.runs import Checkpointer, RunFolder, RunState, append_row, read_rows
-from srgan_nb.settings import Settings, settings_for
+from srgan_nb.settings import Settings, as_saved, read_settings, settings_for
 from srgan_nb.stages import SRResNetStage, first_generator
 from srgan_nb.trainer import Interrupted, Trainer, train
 from tests.conftest import ROOT
@@ -260,7 +260,7 @@ def test_bfloat16_follows_float32(photos, trained, tmp_path):
     assert ends["bfloat16"] == pytest.approx(ends["float32"], rel=0.05)
 
 
-STEADIER = dict(relativistic=True, gradient_penalty=1.0, discriminator_batch_norm=False)
+STEADIER = dict(relativistic="average", gradient_penalty=1.0, discriminator_batch_norm=False)
 
 
 @pytest.mark.slow
@@ -659,6 +659,17 @@ def test_a_run_of_the_version_without_formats_goes_on(photos, trained, tmp_path)
     assert final_state(settings.out)["step"] == 8 and "format" in json.loads(file.read_text())
 
 
+@pytest.mark.parametrize("before, now", [(True, "average"), (False, None)])
+def test_a_relativistic_loss_of_format_4_compares_with_the_mean(tmp_path, before, now):
+    "Then it was only whether; in later formats a truth value is no comparison."
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({**as_saved(settings_for("srresnet", "lite")), "format": 4, "relativistic": before}))
+    assert read_settings(file).relativistic == now
+    file.write_text(json.dumps({**as_saved(settings_for("srresnet", "lite")), "relativistic": before}))
+    with pytest.raises(UserError, match=f"--relativistic is {before}: it must be a text"):
+        read_settings(file)
+
+
 def test_tables_that_a_spreadsheet_has_saved(photos, trained, tmp_path, capsys):
     "Row 11: read where they can be; else one line, and nothing is changed."
     shutil.copytree(trained, tmp_path / "run")
@@ -834,7 +845,7 @@ def test_pictures_and_weights_lie_in_memory_as_the_recipe_says(last, layout, pho
 
 @pytest.mark.parametrize("kind", [{}, TEXTURES])
 def test_the_judge_is_heard_on_held_out_photographs_and_learns_nothing_there(kind, photos, trained, tmp_path):
-    settings = run_settings("srgan", photos, trained, tmp_path / "run", relativistic=False, **kind)
+    settings = run_settings("srgan", photos, trained, tmp_path / "run", relativistic=None, **kind)
     stage = stages.stage_for(settings)
     before = {name: tensor.clone() for name, tensor in stage.discriminator.network.state_dict().items()}
     sr, hr = torch.rand(2, 3, settings.patch_size, settings.patch_size, 3).movedim(-1, 2).contiguous()

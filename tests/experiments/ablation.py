@@ -29,7 +29,7 @@ from srgan_nb.trainer import Trainer
 EARLIER = dict(vgg_network="VGG19", vgg_relative=False, vgg_share=1.0, pixel_weight=0.0, discriminator_kind="paper",
                discriminator_luma=False, discriminator_dense=256, discriminator_learning_rate=None,
                discriminator_beta1=0.9, beta2=0.999, schedule="one-cycle")  # preset lite when these questions were asked
-PLAIN = dict(EARLIER, content="VGG22", relativistic=False, gradient_penalty=0.0, discriminator_batch_norm=True)
+PLAIN = dict(EARLIER, content="VGG22", relativistic=None, gradient_penalty=0.0, discriminator_batch_norm=True)
 GRID = dict(PLAIN, vgg_pool="max", adversarial_weight=0.01, ema=0.0, balanced_shuffle=False, patch_size=64,
             learning_rate=3e-4)
 SUSPECTS = {
@@ -45,7 +45,7 @@ SUSPECTS = {
     "the same, adversarial x 10": dict(balanced_shuffle=True, vgg_pool="avg", adversarial_weight=0.1),
 }
 GAME = dict(PLAIN, adversarial_weight=0.1, ema=0.99, patch_size=64, learning_rate=3e-4)
-STEADIER = dict(relativistic=True, gradient_penalty=1.0, discriminator_batch_norm=False)
+STEADIER = dict(relativistic="average", gradient_penalty=1.0, discriminator_batch_norm=False)
 OPPONENTS = {
     "the paper's opponent": {},
     "relativistic, gradient penalty": STEADIER,
