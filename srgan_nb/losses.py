@@ -321,7 +321,7 @@ class PerceptualLoss(nn.Module):
 
     def describe(self) -> str:
         "One line for logs and passports."
-        kind = f"{self.relativistic} relativistic adversarial" if self.relativistic else "adversarial"
+        kind = f"relativistic {self.relativistic} loss" if self.relativistic else "adversarial"
         pixel = "" if self.pixel is None else f" + {self.pixel.describe()}"
         return f"{self.content.describe()} + {self.adversarial_weight:g} x {kind}{pixel}"
 
