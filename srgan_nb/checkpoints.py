@@ -163,7 +163,7 @@ def load_generator(model: str | Path = "srgan", device: str | torch.device = "cp
     `model`: a shipped name ("srgan", "srresnet"), a .safetensors file, or a run's folder (its newest weights).
     Raises `UserError` that names what does not fit.
     """
-    path = generator_file(model)
+    device, path = choose_device(device), generator_file(model)
     notes, tensors = read_passport(path), load_file(path)
     try:
         generator = Generator(**notes["settings"])
@@ -176,4 +176,4 @@ def load_generator(model: str | Path = "srgan", device: str | torch.device = "cp
         raise UserError(f"{path}: the weights do not fit the settings {notes['settings']}; first at {wrong[0][0]!r}")
     generator.load_state_dict(tensors)  # copies into float32, whatever the file has
     generator.passport = notes["passport"]
-    return generator.eval().to(choose_device(device))
+    return generator.eval().to(device)

@@ -188,8 +188,6 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     given = (parser := evaluate_parser()).parse_args(arguments)
     if not given.datasets and (given.models or not given.pairs):
         parser.error("name a SET, before --model, or only --pairs SR HR")
-    if given.intervals and len(given.models or given.datasets[:1]) + len(given.pairs) < 2:
-        parser.error("--intervals compares on one set: name several models, or --pairs beside one")
 
     from srgan_nb.evaluation import evaluate, find_dataset, find_model, find_pairs, made_elsewhere
     from srgan_nb.reports import check_report, intervals_to_markdown, save_comparisons, save_report, to_markdown
@@ -199,6 +197,8 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     models = [find_model(model, given.scale, given.device) for model in names]
     asked = [(dataset, model) for model in models for dataset in given.datasets]
     asked += [(hr, made_elsewhere(sr, given.scale or 4)) for sr, hr in given.pairs]
+    if given.intervals and len({find_dataset(dataset).resolve() for dataset, _ in asked}) == len(asked):
+        parser.error("--intervals compares on one set: name several models, or --pairs beside one")
     for dataset, model in asked:
         pairs, _ = find_pairs(find_dataset(dataset), model.scale)
         if given.pictures and Path(given.pictures).resolve() in {hr.parent.resolve() for _, hr, _ in pairs}:

@@ -251,7 +251,7 @@ def gradient_norms(terms: Mapping[str, Tensor], parameter: Tensor) -> dict[str, 
             norms[name] = gradient.norm().item()
     return norms
 
-# %% ../nbs/18_adversarial_loss.ipynb #b6bcc3ef
+# %% ../nbs/18_adversarial_loss.ipynb #18compar
 def compared(real_logits: Tensor, fake_logits: Tensor, relativistic: str | None = None) -> tuple[Tensor, Tensor]:
     """D's logits for HR and for SR (any shape), float32, each less what it is compared with.
 
@@ -268,7 +268,7 @@ def compared(real_logits: Tensor, fake_logits: Tensor, relativistic: str | None 
         return real_logits - fake_logits, fake_logits - real_logits
     raise UserError(f"no relativistic loss {relativistic!r}: choose average, paired, or None")
 
-
+# %% ../nbs/18_adversarial_loss.ipynb #b6bcc3ef
 def adversarial_loss(fake_logits: Tensor, real_logits: Tensor | None = None, relativistic: str | None = None) -> Tensor:
     """The generator's adversarial loss, -log D(G(LR)), from D's logits for SR (any shape); a scalar.
 

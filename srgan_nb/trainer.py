@@ -21,6 +21,7 @@ from typing import Any
 from .devices import Processes, choose_device, least_hours, require_compiler, speed_up
 from .errors import UserError, counted
 from .generator import Generator
+from .metrics import LPIPS_SIDE
 from .packs import Pack, pack_photos
 from .patches import Batches, PatchSampler, as_float
 from .reporter import Progress, Reporter, Validator
@@ -31,8 +32,10 @@ from .stages import stage_for, wrapped
 # %% ../nbs/56_trainer.ipynb #3780a0f8
 def open_photos(settings: Settings, progress: bool = True) -> tuple[Pack, Pack]:
     "The packs to train and to validate on, packed where they are not yet. `UserError` where there are too few photos."
+    smallest = max(settings.patch_size, LPIPS_SIDE if settings.lpips else 0)
+
     def pack(folder):
-        return pack_photos(folder, settings.scale, minimum=settings.patch_size, progress=progress)
+        return pack_photos(folder, settings.scale, minimum=smallest, progress=progress)
 
     photos = pack(settings.data)
     if settings.validation:

@@ -122,10 +122,12 @@ def test_the_help_of_training_names_a_value_only_where_there_is_one(capsys):
     assert not any(nothing in text for nothing in ("(paper: )", "(default: )", "None", "True", "False"))
 
 
-def test_wrong_usage_ends_with_two():
+def test_wrong_usage_ends_with_two(tmp_path):
+    one, other = str(tmp_path), str(tmp_path.parent)
     wrong = [(cli.evaluate, []), (cli.upscale, ["one"]), (cli.download, ["Set6"]),
              (cli.evaluate, ["--pairs", "sr", "hr", "--model", "srgan"]),  # which would score nothing
-             (cli.evaluate, ["Set5", "Set14", "--intervals"]),  # which would compare nothing
+             (cli.evaluate, [one, other, "--intervals"]),  # which would compare nothing, as the next
+             (cli.evaluate, [one, "--model", "bicubic", "--pairs", one, other, "--intervals"]),
              (cli.upscale, [__file__, "out.png", "--format", "jpg"]),
              (cli.upscale, ["a.png", "b.png", "out", "--format", "jpg"])]
     commands = (cli.train, cli.evaluate, cli.upscale, cli.download, demo)

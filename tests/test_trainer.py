@@ -21,13 +21,14 @@ from srgan_nb.checkpoints import load_generator, load_state, read_passport, save
 from srgan_nb.devices import Precision, Processes
 from srgan_nb.errors import UserError
 from srgan_nb.generator import Generator, grey_detail_
+from srgan_nb.metrics import LPIPS_SIDE
 from srgan_nb.packs import pack_photos
 from srgan_nb.patches import PatchSampler
 from srgan_nb.reporter import Progress, Reporter
 from srgan_nb.runs import Checkpointer, RunFolder, RunState, append_row, read_rows
 from srgan_nb.settings import Settings, as_saved, read_settings, settings_for
 from srgan_nb.stages import SRResNetStage, first_generator
-from srgan_nb.trainer import Interrupted, Trainer, train
+from srgan_nb.trainer import Interrupted, Trainer, open_photos, train
 from tests.conftest import ROOT
 from tests.support.kills import killed_at_change
 from tests.support.processes import run_module
@@ -283,6 +284,20 @@ def test_validation_by_lpips(shared, photos, trained, tmp_path):
     Trainer(settings, quiet=True).fit()
     row, = read_rows(RunFolder(settings.out).table("validation"))
     assert 0 < row["lpips"] < 2
+
+
+def test_lpips_leaves_out_photographs_that_are_too_small_for_it(photos, trained, tmp_path):
+    small, fit = tmp_path / "validation" / "small.png", tmp_path / "validation" / "fit.png"
+    small.parent.mkdir()
+    for file, side in ((small, LPIPS_SIDE - 4), (fit, LPIPS_SIDE)):
+        Image.new("RGB", (side, 64)).save(file)
+    for judged, left in ((None, 2), ("squeeze", 1)):
+        settings = run_settings("srresnet", photos, trained, tmp_path / "run", patch_size=24, lpips=judged,
+                                validation=str(small.parent))
+        assert len(open_photos(settings, progress=False)[1]) == left
+    small.rename(fit)
+    with pytest.raises(UserError, match="28x64, needs 32x32"):
+        open_photos(settings, progress=False)
 
 
 @pytest.mark.cuda
