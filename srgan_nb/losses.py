@@ -176,6 +176,12 @@ class VGGContentLoss(nn.Module):
         self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
         self.requires_grad_(False).eval()
 
+    @property
+    def widths(self) -> list[int]:
+        "C of each of the `feature_maps`."
+        convolutions = [self.features[end - 2] for end in sorted(self.ends)]  # each end is the ReLU behind one
+        return [convolution.out_channels for convolution in convolutions if isinstance(convolution, nn.Conv2d)]
+
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """(N, 3, H, W) in [0, 1] -> for each layer, the shallowest first, (N, C, H', W').
 

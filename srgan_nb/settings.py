@@ -97,8 +97,8 @@ class NetworkSettings:
     bicubic_skip: bool = setting(False, "add the bicubic enlargement to the generator's output", "shape")
     single_shuffle: bool = setting(False, "enlarge in the generator's last convolution, without upsample blocks",
                                    "shape")
-    discriminator_kind: str = setting("paper", "the judge: the paper's, or one of textures", "shape",
-                                      choices=("paper", "patch"), since=1)
+    discriminator_kind: str = setting("paper", "the judge: the paper's, one of textures, or of what the content loss's "
+                                      "VGG sees", "shape", choices=("paper", "patch", "VGG"), since=1)
     discriminator_luma: bool = setting(False, "kind patch: judge the luma, colours are left to the content loss",
                                        "shape", since=2)
     discriminator_channels: int = setting(64, "feature maps of the discriminator's first convolution", "shape", least=1)
@@ -218,7 +218,9 @@ class Settings(MachineSettings, OptimizationSettings, LossSettings, NetworkSetti
 
     @property
     def discriminator(self) -> dict[str, Any]:
-        "The arguments of `Discriminator`, or of `PatchDiscriminator`."
+        "The arguments of `Discriminator`, of `PatchDiscriminator`, or what `FeatureDiscriminator` has of its own."
+        if self.discriminator_kind == "VGG":
+            return dict(channels=self.discriminator_channels)
         if self.discriminator_kind == "patch":
             return dict(channels=self.discriminator_channels, luma=self.discriminator_luma)
         return dict(patch_size=self.patch_size, channels=self.discriminator_channels,
@@ -266,7 +268,9 @@ def check_combinations(settings: Settings) -> None:
         raise UserError(f"--patch-size {settings.patch_size}: the discriminator needs a multiple of 16")
     if settings.stage == "srgan" and settings.init is None:
         raise UserError("the srgan stage starts from a trained SRResNet: give --init RUN (section 3.2)")
-    if settings.content == "D" and (settings.stage == "srresnet" or settings.discriminator_kind == "paper"):
+    if settings.stage == "srgan" and settings.discriminator_kind == "VGG" and not settings.content.startswith("VGG"):
+        raise UserError("--discriminator-kind VGG looks through the content loss's network: give a --content of VGG")
+    if settings.content == "D" and (settings.stage == "srresnet" or settings.discriminator_kind != "patch"):
         raise UserError("--content D compares in D's layers: it needs stage srgan and --discriminator-kind patch")
     if settings.stage == "srresnet" and settings.content.startswith("VGG") and settings.init is None:
         raise UserError(f"--content {settings.content} leads nowhere from nothing: give --init RUN of an MSE run")

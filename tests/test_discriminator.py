@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torchvision.transforms.functional import rgb_to_grayscale
 
-from srgan_nb.discriminator import Discriminator, PatchDiscriminator
+from srgan_nb.discriminator import Discriminator, FeatureDiscriminator, PatchDiscriminator
 from srgan_nb.errors import UserError
 
 SMALL = dict(patch_size=32, channels=4, dense=8)
@@ -138,3 +139,29 @@ def test_patch_discriminator_with_luma_is_blind_to_colour_and_asks_for_none():
     red, green, blue = patches.grad.unbind(1)
     assert torch.allclose(red / 0.2989, green / 0.587, atol=1e-4) and torch.allclose(blue / 0.114, green / 0.587, atol=1e-4)
     assert not torch.allclose(PatchDiscriminator(4).eval()(patches), PatchDiscriminator(4).eval()(grey), atol=1e-3)
+
+
+def test_feature_discriminator_judges_directions_and_leaves_the_other_network_alone():
+    torch.manual_seed(0)
+    other = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Conv2d(5, 6, 3, stride=2)).requires_grad_(False)
+
+    def seen(images):
+        return [other[0](images), other(images)]
+
+    discriminator = FeatureDiscriminator(seen, [5, 6], channels=4, share=0.25).eval()
+    assert not any("feature_maps" in name for name in discriminator.state_dict())
+    patches = torch.rand(8, 3, 32, 32).requires_grad_()
+    logits = discriminator(patches)
+    assert logits.shape == (8, 2, 14, 14)
+    logits.sum().backward()
+    assert patches.grad.abs().sum() > 0 and other[0].weight.grad is None
+    assert all(weight.grad.abs().sum() > 0 for weight in discriminator.parameters())
+    brighter = FeatureDiscriminator(lambda images: [7 * each for each in seen(images)], [5, 6], channels=4).eval()
+    brighter.load_state_dict(discriminator.state_dict())
+    torch.testing.assert_close(brighter(patches), logits)
+
+
+def test_feature_discriminator_judges_its_share_of_a_batch_in_training_only():
+    discriminator = FeatureDiscriminator(lambda images: [images], [3], channels=4, share=0.25)
+    sizes = {count: len(discriminator.train()(torch.rand(count, 3, 8, 8))) for count in (1, 2, 8)}
+    assert sizes == {1: 1, 2: 1, 8: 2} and len(discriminator.eval()(torch.rand(8, 3, 8, 8))) == 8

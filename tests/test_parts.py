@@ -48,6 +48,10 @@ def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return tuple(torch.rand(4, 3, side, side, generator=numbers) for side in (4, 16))
 
 
+THROUGH_VGG = dict(discriminator_kind="VGG", content="VGG22", vgg_weights=None, vgg_relative=True, vgg_share=0.5,
+                   relativistic="paired", adversarial_weight=0.1)
+
+
 def small_generator() -> Generator:
     return Generator(channels=4, blocks=1, kernel_size=3, bicubic_skip=True)
 
@@ -242,7 +246,8 @@ def test_a_stage_keeps_what_learns_and_how_the_loss_is_scaled() -> None:
 
 
 @pytest.mark.parametrize("kind, options", [(SRResNetStage, {}), (SRGANStage, {}),
-                                           (SRGANStage, dict(discriminator_kind="patch", relativistic="average", ema=0.9))])
+                                           (SRGANStage, dict(discriminator_kind="patch", relativistic="average", ema=0.9)),
+                                           (SRGANStage, THROUGH_VGG)])
 def test_a_stage_learns_and_goes_on_bit_for_bit(kind: type, options: dict) -> None:
     stage = "srresnet" if kind is SRResNetStage else "srgan"
     first, second = (kind(recipe(stage, **options), small_generator()) for _ in range(2))
