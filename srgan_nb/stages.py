@@ -272,7 +272,7 @@ def content_of(settings: Settings) -> PixelLoss | VGGContentLoss:
                         network=settings.vgg_network, relative=settings.vgg_relative, share=settings.vgg_share)
 
 
-def judge_of(settings: Settings, content: nn.Module | None = None) -> Discriminator | PatchDiscriminator | FeatureDiscriminator:
+def judge_of(settings: Settings, content: nn.Module | None = None) -> nn.Module:
     "The recipe's discriminator, with random weights; of kind VGG it looks through the `content` loss's network."
     if settings.discriminator_kind == "VGG":
         assert isinstance(content, VGGContentLoss)  # see `check_combinations`

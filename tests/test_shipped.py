@@ -63,7 +63,7 @@ def test_the_scores_come_out_again(name: str, shared: Path) -> None:
 
 
 @pytest.mark.parametrize("dataset", SETS)
-@pytest.mark.parametrize(("pair", "share"), [("lite", 0.59), ("base", 0.57)])
+@pytest.mark.parametrize(("pair", "share"), [("lite", 0.56), ("base", 0.55)])
 def test_what_the_second_stage_bought(pair: str, share: float, dataset: str) -> None:
     "LPIPS far lower for no more than 2.5 dB, and mean colours within a grey level. The grid is test_grid.py's."
     first, second = (PASSPORTS[name]["scores"][dataset] for name in PAIRS[pair])
