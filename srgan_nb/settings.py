@@ -330,6 +330,8 @@ def check_resumable(earlier: Settings, settings: Settings) -> None:
     shapes = {one.name for one in fields(Settings) if "shape" in one.metadata["marks"]}
     if settings.stage == "srgan" and settings.discriminator_kind == "paper":
         shapes.add("patch_size")  # the discriminator's dense layer has one size
+    if settings.stage == "srgan" and settings.discriminator_kind == "VGG":
+        shapes |= {"content", "vgg_network"}  # the discriminator has a part for each of their layers
     if not earlier.ema:
         shapes.add("ema")
     if not (earlier.validation and settings.validation):

@@ -26,7 +26,7 @@ from srgan_nb.packs import pack_photos
 from srgan_nb.patches import PatchSampler
 from srgan_nb.reporter import Progress, Reporter
 from srgan_nb.runs import Checkpointer, RunFolder, RunState, append_row, read_rows
-from srgan_nb.settings import Settings, as_saved, read_settings, settings_for
+from srgan_nb.settings import Settings, as_saved, check_resumable, read_settings, settings_for
 from srgan_nb.stages import SRResNetStage, first_generator
 from srgan_nb.trainer import Interrupted, Trainer, open_photos, train
 from tests.conftest import ROOT
@@ -187,6 +187,13 @@ def test_a_resumed_run_keeps_what_its_state_has_the_shape_of(changes, trained):
         Trainer.resume(trained, quiet=True, steps=20, **changes)
     assert all(f"--{name}" in str(refused.value) for name in changes) and "--init" in str(refused.value)
     assert before == {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+
+
+def test_a_judge_through_vgg_keeps_the_layers_that_it_looks_through():
+    judges = {kind: settings_for("srgan", "lite", init="srresnet", discriminator_kind=kind) for kind in ("patch", "VGG")}
+    check_resumable(judges["patch"], replace(judges["patch"], content="VGG22"))
+    with pytest.raises(UserError, match="--resume can't change --content, --vgg-network"):
+        check_resumable(judges["VGG"], replace(judges["VGG"], content="VGG22", vgg_network="VGG19"))
 
 
 @pytest.mark.parametrize("single_shuffle", [True, False])
