@@ -27,4 +27,4 @@ def test_enlarging_and_loading_refuse_it_too() -> None:
     with pytest.raises(UserError, match="no device 'xpu'"):
         Upscaler("bicubic", device="xpu")
     with pytest.raises(UserError, match="no device 'gpu'"):
-        load_generator("srgan", device="gpu")
+        load_generator("no such file", device="gpu")

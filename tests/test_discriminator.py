@@ -149,7 +149,7 @@ def test_feature_discriminator_judges_directions_and_leaves_the_other_network_al
         return [other[0](images), other(images)]
 
     discriminator = FeatureDiscriminator(seen, [5, 6], channels=4, share=0.25).eval()
-    assert not any("feature_maps" in name for name in discriminator.state_dict())
+    assert all(name.startswith("heads.") for name in discriminator.state_dict())
     patches = torch.rand(8, 3, 32, 32).requires_grad_()
     logits = discriminator(patches)
     assert logits.shape == (8, 2, 14, 14)

@@ -45,6 +45,15 @@ def test_a_grid_is_found_in_every_phase(period: int, phase: int) -> None:
     assert grid_peak(flat_patches(picture, original), period) > 15 > 4 > grid_peak(flat_patches(original, original), period)
 
 
+def test_what_flat_patches_share_is_the_grid_and_not_the_grain():
+    torch.manual_seed(0)
+    original = 0.5 + 0.002 * torch.randn(3, 320, 320)
+    grain, grid = 0.02 * torch.randn(1, 320, 320), torch.zeros(320)
+    grid[::4] = 3 / 255
+    assert shared_grid(original + grain, original) < 0.1 * flat_grid(original + grain, original)[0]
+    assert shared_grid(original + grid, original) > 0.9 * flat_grid(original + grid, original)[0]
+
+
 @pytest.mark.parametrize("model", ["srgan", "srgan-base"])
 @torch.inference_mode()
 def test_the_shipped_srgan_leaves_no_grid_and_no_tint(model: str) -> None:
