@@ -194,11 +194,12 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     if given.save:  # what can't be is told before work starts
         check_report(given.save)
     names = (given.models or ["srgan"]) if given.datasets else []
+    sets = len(names) * given.datasets + [hr for _, hr in given.pairs]
+    if given.intervals and len({find_dataset(dataset).resolve() for dataset in sets}) == len(sets):
+        parser.error("--intervals compares on one set: name several models, or --pairs beside one")
     models = [find_model(model, given.scale, given.device) for model in names]
     asked = [(dataset, model) for model in models for dataset in given.datasets]
     asked += [(hr, made_elsewhere(sr, given.scale or 4)) for sr, hr in given.pairs]
-    if given.intervals and len({find_dataset(dataset).resolve() for dataset, _ in asked}) == len(asked):
-        parser.error("--intervals compares on one set: name several models, or --pairs beside one")
     for dataset, model in asked:
         pairs, _ = find_pairs(find_dataset(dataset), model.scale)
         if given.pictures and Path(given.pictures).resolve() in {hr.parent.resolve() for _, hr, _ in pairs}:

@@ -32,14 +32,13 @@ from .stages import stage_for, wrapped
 # %% ../nbs/56_trainer.ipynb #3780a0f8
 def open_photos(settings: Settings, progress: bool = True) -> tuple[Pack, Pack]:
     "The packs to train and to validate on, packed where they are not yet. `UserError` where there are too few photos."
-    smallest = max(settings.patch_size, LPIPS_SIDE if settings.lpips else 0)
-
-    def pack(folder):
+    def pack(folder, smallest):
         return pack_photos(folder, settings.scale, minimum=smallest, progress=progress)
 
-    photos = pack(settings.data)
+    judged = max(settings.patch_size, LPIPS_SIDE if settings.lpips else 0)
     if settings.validation:
-        return photos, pack(settings.validation)
+        return pack(settings.data, settings.patch_size), pack(settings.validation, judged)
+    photos = pack(settings.data, judged)
     if len(photos) <= settings.held_out:
         raise UserError(f"{settings.data} has {counted(len(photos), 'photo')} and --held-out keeps "
                         f"{settings.held_out} for validation: give more photos, hold out fewer, or name a --validation "

@@ -299,10 +299,11 @@ def test_lpips_leaves_out_photographs_that_are_too_small_for_it(photos, trained,
     for file, side in ((small, LPIPS_SIDE - 4), (fit, LPIPS_SIDE)):
         Image.new("RGB", (side, 64)).save(file)
     for judged, left in ((None, 2), ("squeeze", 1)):
-        settings = run_settings("srresnet", photos, trained, tmp_path / "run", patch_size=24, lpips=judged,
+        settings = run_settings("srresnet", small.parent, trained, tmp_path / "run", patch_size=24, lpips=judged,
                                 validation=str(small.parent))
-        assert len(open_photos(settings, progress=False)[1]) == left
+        assert [len(pack) for pack in open_photos(settings, progress=False)] == [2, left], "it still learns from both"
     small.rename(fit)
+    settings = replace(settings, data=str(photos))
     with pytest.raises(UserError, match="28x64, needs 32x32"):
         open_photos(settings, progress=False)
 
