@@ -52,6 +52,8 @@ from typing import Any
 
 from safetensors.torch import load_file
 
+from .files import locked
+
 # %% ../nbs/17_vgg_features.ipynb #000cb8cb
 VGG_BLOCKS = {"VGG16": (2, 2, 3, 3, 3), "VGG19": (2, 2, 4, 4, 4)}  # convolutions; a max-pool closes each block
 VGG_ENDS = {network: {f"VGG{block + 1}{convolution}": sum(counts[:block]) + block + convolution
@@ -88,9 +90,10 @@ def imagenet_vgg_file(network: str = "VGG19") -> Path:
     file = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
     if not file.exists():
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            print(f"{network}'s ImageNet weights: {url} -> {file}")
-            torch.hub.download_url_to_file(url, str(file), hash_prefix=file.stem.split("-")[-1])
+            with locked(file.with_name(f".{file.name}.lock")):  # of several processes one fetches it
+                if not file.exists():
+                    print(f"{network}'s ImageNet weights: {url} -> {file}")
+                    torch.hub.download_url_to_file(url, str(file), hash_prefix=file.stem.split("-")[-1])
         except (OSError, RuntimeError) as error:  # no network, no room, or not the file that was asked for
             raise UserError(f"{network}'s ImageNet weights could not be downloaded ({error}): put {url} at {file}, "
                             f"or name a {network} state dict that you have") from error
@@ -263,7 +266,8 @@ def compared(real_logits: Tensor, fake_logits: Tensor, relativistic: str | None 
 
     `relativistic`: None leaves them as they are; "average" compares each with the mean of all logits of the other kind;
     "paired" with the other kind's logit for the same place of the same patch, so the two have one shape.
-    Raises `UserError` for another word. Source: Jolicoeur-Martineau 2018, "RaSGAN" and "RSGAN".
+    Raises `UserError` for another word. Source: Jolicoeur-Martineau 2018, "RaSGAN" and "RSGAN"; the losses made of the
+    latter are twice RSGAN's, so that 2 log 2 is "undecided" in every kind.
     """
     real_logits, fake_logits = real_logits.float(), fake_logits.float()
     if relativistic is None:
@@ -335,12 +339,14 @@ class PerceptualLoss(nn.Module):
 def gradient_penalty(discriminator: nn.Module, photos: Tensor) -> Tensor:
     """Half the squared length of the gradient of D's logit with respect to the photograph, a mean over photographs; a scalar.
 
-    `photos`: (N, 3, H, W) in [0, 1]. Add it, times a weight, to D's loss. D must not be compiled: its gradient is
-    differentiated again. Source: Mescheder et al. 2018, "R1".
+    Of several logits for a photograph it is the gradient of their sum, so n logits count about as n * n would. `photos`:
+    (N, 3, H, W) in [0, 1]; on [-1, 1], where published weights are at home, it would be a quarter. Add it, times a
+    weight, to D's loss. D must not be compiled: its gradient is differentiated again. Source: Mescheder et al. 2018, "R1".
     """
     photos = photos.detach().requires_grad_()
-    slopes, = torch.autograd.grad(discriminator(photos).sum(), photos, create_graph=True)
-    return slopes.square().sum((1, 2, 3)).mean() / 2
+    logits = discriminator(photos)
+    slopes, = torch.autograd.grad(logits.sum(), photos, create_graph=True)
+    return slopes.square().sum() / len(logits) / 2  # a judge may look at a part of the batch
 
 # %% ../nbs/68_steadier_opponents.ipynb #b4expor2
 from .discriminator import PatchDiscriminator
