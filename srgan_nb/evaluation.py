@@ -16,7 +16,7 @@ from torch import Tensor
 from .bicubic import crop_to_multiple, downsample
 from .errors import UserError
 from .files import data_folder
-from .images import open_image, to_rgb, to_tensor
+from .images import open_image, read_image, to_rgb, to_tensor
 from .packs import pair_folders, partners, require_pair
 
 # %% ../nbs/64_benchmarks.ipynb #505c543a
@@ -118,7 +118,7 @@ def read_pair(hr_file: Path, lr_file: Path | None, scale: int = 4) -> tuple[Tens
     if lr_file is None:
         hr = crop_to_multiple(hr, scale)
         return downsample(hr, scale).expand(3, -1, -1), hr
-    lr = to_tensor(to_rgb(open_image(lr_file)))
+    lr = read_image(lr_file)
     require_pair(hr.shape[1:], lr.shape[1:], scale)
     return lr, hr[:, :scale * lr.shape[1], :scale * lr.shape[2]]
 
@@ -148,15 +148,16 @@ class Model:
     name: str
     scale: int
     upscale: Callable[[Tensor], Tensor]
-    like: str | None = None  # the row of the paper's tables that it reproduces
+    like: str | None = None  # the row of the paper's tables that has its content loss
     made: Path | None = None
 
 
 def find_model(model: str | Path | Callable, scale: int | None = None, device: str = "auto") -> Model:
     """A `Model` from a name, a path or a module, as `upscaling.find_network` takes them, or from a function.
 
-    `scale` is needed only by bicubic and functions that enlarge by a factor other than 4. Functions get tensors on the
-    CPU; modules go to `device`, into evaluation mode. Raises `UserError` where a generator has a different scale.
+    `scale` is needed only by bicubic and functions that enlarge by a factor other than 4. Functions and modules take and
+    return pictures in [0, 1]. Functions get tensors on the CPU; modules go to `device`, into evaluation mode. Raises
+    `UserError` where a generator has a different scale.
     """
     name = str(model) if isinstance(model, str | Path) else getattr(model, "__name__", type(model).__name__)
     network, place = find_network(model, scale), choose_device(device)
@@ -174,12 +175,11 @@ def find_model(model: str | Path | Callable, scale: int | None = None, device: s
 
 # %% ../nbs/65_evaluation.ipynb #9f439870
 def _paper_row(generator: Generator) -> str | None:
-    """The row of the paper's tables that a trained generator reproduces, by its passport's recipe: "SRGAN-VGG22"."""
+    """The row of the paper's tables that has a trained generator's content loss, by its passport: "SRResNet-MSE"; or None."""
     recipe = getattr(generator, "passport", {}).get("recipe", {})
     stage = {"srresnet": "SRResNet", "srgan": "SRGAN"}.get(recipe.get("stage"))
-    parts = recipe.get("content", "").replace("L1", "MSE").split("+")
-    content = next((part for part in parts if part in ("MSE", "VGG22", "VGG54")), parts[0])  # the first that it has
-    return f"{stage}-{content}" if stage and content else None
+    content = recipe.get("content", "").replace("L1", "MSE")
+    return f"{stage}-{content}" if stage and content in ("MSE", "VGG22", "VGG54") else None
 
 # %% ../nbs/65_evaluation.ipynb #65324cce
 def score(sr: Tensor, hr: Tensor, lpips_net: str | None = None) -> dict:
@@ -211,6 +211,7 @@ class Evaluation:
     omitted: list[tuple[str, str]] = field(default_factory=list)
     texture: TextureMeter | None = None
     folder: Path | None = None
+    lpips_net: str | None = None  # by which LPIPS was measured: "squeeze", "alex" or "vgg"
 
     @property
     def mean(self) -> dict[str, float]:
@@ -224,8 +225,9 @@ class Evaluation:
 
     @property
     def paper(self) -> dict[str, float]:
-        """The paper's figures for this model and set, psnr_y and ssim_y_daala; {} where it has none."""
-        found = [entry.scores[self.dataset] for entry in PUBLISHED if entry.source == "paper" and self.model.scale == 4
+        """The paper's figures for this model and set, psnr_y and ssim_y_daala; {} where it has none, or a picture is missing."""
+        whole = {"Set5": 5, "Set14": 14, "BSD100": 100}.get(self.dataset) == len(self.rows) and self.model.scale == 4
+        found = [entry.scores[self.dataset] for entry in PUBLISHED if entry.source == "paper" and whole
                  and entry.model == self.model.like and self.dataset in entry.scores]
         return dict(zip(("psnr_y", "ssim_y_daala"), found[0], strict=True)) if found else {}
 
@@ -265,13 +267,14 @@ def read_made(folder: Path, name: str, names: Iterable[str], hr: Tensor, scale: 
         return stem in (name, f"{name}x{scale}") or stem.startswith(f"{name}_")
 
     files = sorted(path for path in folder.iterdir() if path.is_file() and begins(path.stem, name))
+    files = [path for path in files if path.suffix.lower() in Image.registered_extensions()] or files
     longer = [other for other in names if begins(other, name) and other != name]
     found = ([path for path in files if path.stem == name]
              or [path for path in files if not any(begins(path.stem, other) for other in longer)])
     if len(found) != 1:
         what = ", ".join(path.name for path in found)
         raise UserError(f"several pictures of this name in {folder}: {what}" if found else f"no picture in {folder}")
-    sr = to_tensor(to_rgb(open_image(found[0])))
+    sr = read_image(found[0])
     height, width = hr.shape[1:]
     if not (0 <= sr.shape[1] - height < scale and 0 <= sr.shape[2] - width < scale):
         raise UserError(f"{found[0].name} is {sr.shape[2]}x{sr.shape[1]} and HR {width}x{height}")
@@ -283,7 +286,8 @@ def enlarge_dataset(dataset: str | Path, model: Model, limit: int | None = None,
     """The pictures of a set, enlarged one by one: (name, LR, SR, HR), the tensors (C, H, W).
 
     Pictures that can't be read, or that a `made` model lacks, are left out; (name, reason) is added to `omitted`.
-    `limit`: the first so many pictures. Raises `UserError` where the model does not enlarge by its scale.
+    `limit`: the first so many pictures. Raises `UserError` where the model does not enlarge by its scale, or paints on
+    [-1, 1] (or, untrained, far below 0).
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}: the first how many pictures?")
@@ -303,6 +307,9 @@ def enlarge_dataset(dataset: str | Path, model: Model, limit: int | None = None,
             sr = model.upscale(lr[None]) if made is None else made[None]
         if sr.shape != (1, 3, *hr.shape[1:]):
             raise UserError(f"{model.name} made {tuple(sr.shape)} of {(1, *lr.shape)}: that is not x{model.scale}")
+        if (sr < -0.5).float().mean() > 0.01:
+            raise UserError(f"{model.name} made values down to {sr.min():.1f}: pictures are in [0, 1], and `to_unit` takes "
+                            "[-1, 1] there")
         yield name, lr, sr[0], hr
 
 # %% ../nbs/65_evaluation.ipynb #fa3b1dd3
@@ -312,19 +319,18 @@ def evaluate(dataset: str | Path, model: str | Path | Callable | Model = "srgan"
     """Scores a model on a set of pictures under the paper's protocol (section 3.1).
 
     dataset: a folder, or "Set5", "Set14", "BSD100" once downloaded (`find_dataset`, `find_pairs`). model, scale,
-    device: `find_model`. lpips_net: "squeeze", "alex" or "vgg" adds LPIPS. limit: the first so many pictures, not
-    compared with the paper's means. texture: measure fine power, weave and gradient distance too, over all pictures.
+    device: `find_model`. lpips_net: "squeeze", "alex" or "vgg" adds LPIPS. limit: the first so many pictures; only
+    whole sets are compared with the paper's means. texture: measure fine power, weave and gradient distance too, over all pictures.
     each: called as each(evaluation, name, lr, sr, hr) for every scored picture, as `reports.save_comparisons` gives.
     Raises `UserError` where nothing could be scored.
     """
     model = model if isinstance(model, Model) else find_model(model, scale, device)
-    model = model if limit is None else replace(model, like=None)  # the paper's figures are of whole sets
     if lpips_net:
         lpips_network(lpips_net)  # where it is missing, say so before the work
     folder = find_dataset(dataset)
     _, given = pair_folders(folder, model.scale)
     result = Evaluation(folder.resolve().name, model, "given" if given else "made by bicubic",
-                        texture=TextureMeter() if texture else None, folder=folder.resolve())
+                        texture=TextureMeter() if texture else None, folder=folder.resolve(), lpips_net=lpips_net)
     for name, lr, sr, hr in enlarge_dataset(folder, model, limit, progress, result.omitted):
         try:
             row = {"name": name, **score(sr, hr, lpips_net)}
