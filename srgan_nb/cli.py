@@ -144,7 +144,11 @@ def train(arguments: Sequence[str] | None = None) -> int:
     elif RunFolder(resume).settings().stage != stage:
         raise UserError(f"{resume} is a run of the other stage, not {stage}")
     if estimate:
-        seconds = seconds_per_step(settings)
+        try:
+            seconds = seconds_per_step(settings)
+        except Interrupted as stop:
+            print("srgan_train: interrupted", file=sys.stderr)
+            return 128 + stop.signal
         hours = settings.steps * seconds / 3600
         print(f"{seconds:.2g} s an update here: {settings.steps:,} of them take {hours:.2g} hours, validations aside")
         return 0
@@ -208,9 +212,9 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     each = save_comparisons(given.pictures) if given.pictures else None
     results = [evaluate(dataset, model, lpips_net=given.lpips, limit=given.limit, each=each, texture=given.texture)
                for dataset, model in asked]
-    print(to_markdown(results))
     if given.save:
         save_report(results, given.save)
+    print(to_markdown(results))
     if given.intervals:
         print(intervals_to_markdown(results))
 

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['LARGEST_PICTURE', 'ETH', 'HUGGING_FACE', 'BOX', 'EDSR', 'TRAIN_SHA', 'VALID_SHA', 'BSDS_SHA', 'PHOTO_SETS',
-           'TOGETHER', 'Broken', 'refusal', 'transfer', 'checksum', 'fetch', 'members', 'unpack', 'pixel_digest',
-           'files_digest', 'Source', 'PhotoSet', 'install', 'source_of', 'first_good_source', 'download']
+           'TOGETHER', 'Broken', 'refusal', 'noted_version', 'transfer', 'checksum', 'fetch', 'members', 'unpack',
+           'pixel_digest', 'files_digest', 'Source', 'PhotoSet', 'install', 'source_of', 'first_good_source',
+           'download']
 
 # %% ../nbs/42_downloads.ipynb #e2409c56
 import hashlib
@@ -26,7 +27,7 @@ import numpy as np
 
 from .errors import UserError, counted, progress_bar
 from .files import check_free_space, data_folder, flush_to_disk, folder_atomically, locked, write_atomically
-from .images import open_image, to_rgb
+from .images import read_rgb
 
 # %% ../nbs/42_downloads.ipynb #7ee25f3d
 class Broken(Exception):
@@ -44,6 +45,14 @@ def refusal(error: urllib.error.HTTPError) -> Exception:
         return Broken(answer, float(wait) if wait.isdigit() else 0)
     return UserError(answer)
 
+# %% ../nbs/42_downloads.ipynb #42note01
+def noted_version(note: Path) -> dict[str, str]:
+    "What a transfer noted of its address and version; nothing where there is no note, or a power cut has emptied it."
+    try:
+        return json.loads(note.read_text())
+    except (OSError, ValueError):
+        return {}
+
 # %% ../nbs/42_downloads.ipynb #bd374729
 def transfer(url: str, part: Path, checked: bool, progress: bool) -> None:
     """One request for what is still missing of `part`, which grows at its end.
@@ -52,7 +61,7 @@ def transfer(url: str, part: Path, checked: bool, progress: bool) -> None:
     Raises `Broken` when it may be tried again and `UserError` when this address can't help.
     """
     note = part.with_suffix(".version")  # which version of which address the bytes in `part` are of
-    version = json.loads(note.read_text()) if note.exists() else {}
+    version = noted_version(note)
     same = version.get("url") == url and version.get("mark")
     have = part.stat().st_size if part.exists() and (same or checked) else 0
     headers = {"User-Agent": "srgan_nb", "Accept-Encoding": "identity"}
@@ -179,7 +188,7 @@ def pixel_digest(folder: Path) -> str:
     """
     digests = []
     for path in folder.iterdir():
-        pixels = np.asarray(to_rgb(open_image(path)))
+        pixels = np.asarray(read_rgb(path))
         height, width = (side // 12 * 12 for side in pixels.shape[:2])
         digests.append(hashlib.sha256(repr((height, width)).encode() + pixels[:height, :width].tobytes()).hexdigest())
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
@@ -290,7 +299,8 @@ def first_good_source(name: str, folder: Path, progress: bool) -> tuple[str, Pat
             fetch(source.url, path, source.archive, progress)
             return f"{source.url}: {install(name, path, source, folder)}", path
         except UserError as problem:
-            path.unlink(missing_ok=True)
+            if not source.archive:  # else its checksum was right, and the next source, or the next try, needs it
+                path.unlink(missing_ok=True)
             problems.append(f"{source.url}: {problem}")
     raise UserError(f"{name} could not be downloaded ({'; '.join(problems)}): run it again to go on, or fetch an "
                     f"archive by hand and pass it: srgan_download {name} --from ARCHIVE")

@@ -67,7 +67,10 @@ def folder_atomically(target: Path) -> Iterator[Path]:
     """Yields a new folder that becomes `target` if the block ends well, else is deleted.
 
     What killed runs left is removed too: call it inside `locked`, so that none is at work.
+    Raises `UserError` where `target` is there.
     """
+    if target.exists():
+        raise UserError(f"{target} is there: name a new folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     for left_over in target.parent.glob(f".{target.name}.*.part"):
         shutil.rmtree(left_over)
@@ -75,7 +78,7 @@ def folder_atomically(target: Path) -> Iterator[Path]:
     folder.mkdir()
     try:
         yield folder
-        for path in folder.iterdir():
+        for path in folder.rglob("*"):
             flush_to_disk(path)
         folder.rename(target)
         flush_to_disk(target.parent)
@@ -94,9 +97,15 @@ def check_place(path: str | Path) -> None:
         raise UserError(f"{path}: no permission to write into {path.parent}")
 
 
+def nearest_folder(path: str | Path) -> Path:
+    """The path itself, or the nearest above it that is there."""
+    path = Path(path).absolute()
+    return next((place for place in (path, *path.parents) if place.exists()), path)
+
+
 def check_folder(folder: str | Path) -> None:
     """Raises `UserError` where a folder, which need not exist yet, can't be made or nothing can be written into it."""
-    above = next(place for place in (Path(folder), *Path(folder).absolute().parents) if place.exists())
+    above = nearest_folder(folder)
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise UserError(f"{folder} can't be made or filled, {above} is no folder to write in: choose another")
 
@@ -115,7 +124,7 @@ def flush_to_disk(path: str | Path) -> None:
 def check_free_space(folder: str | Path, needed: int, purpose: str) -> None:
     """Raises `UserError` when the disk that holds `folder`, which need not exist yet, has under `needed` bytes free."""
     folder = Path(folder).absolute()
-    free = shutil.disk_usage(next((place for place in (folder, *folder.parents) if place.exists()), folder)).free
+    free = shutil.disk_usage(nearest_folder(folder)).free
     if free < needed:
         raise UserError(f"{purpose} needs {needed / 1e6:,.0f} MB, {folder} has {free / 1e6:,.0f} MB free: make room")
 

@@ -25,7 +25,7 @@ from .errors import UserError, counted
 from .files import write_atomically
 from .generator import Generator
 from .images import to_signed, to_unit
-from .tiles import FastGenerator, fold_batch_norm
+from .tiles import FastGenerator, TwoStages, fold_batch_norm
 
 # %% ../nbs/32_interchange.ipynb #f69190ca
 def export_onnx(generator: "Generator | PublicGenerator", path: str | Path) -> None:
@@ -147,23 +147,28 @@ class PublicGenerator(nn.Module):
     def forward(self, lr: Tensor) -> Tensor:
         return to_unit(torch.tanh(to_signed(self.generator((lr - self.mean) / self.deviation))))
 
-    def fast_form(self) -> FastGenerator:
+    def fast_form(self) -> TwoStages:
         """What `srgan_nb.upscaling` enlarges with."""
-        fast = _FastPublicGenerator(self.generator)
-        fast.register_buffer("mean", self.mean)
-        fast.register_buffer("deviation", self.deviation)
-        return fast
+        return _FastPublicGenerator(self)
 
-
-class _FastPublicGenerator(FastGenerator):
+# %% ../nbs/32_interchange.ipynb #32fast01
+class _FastPublicGenerator(TwoStages):
     mean: Tensor
     deviation: Tensor
 
+    def __init__(self, public: PublicGenerator):
+        super().__init__()
+        self.inner, self.scale = FastGenerator(public.generator), public.scale
+        self.register_buffer("mean", public.mean)
+        self.register_buffer("deviation", public.deviation)
+        self.features_reach, self.enlarge_reach = self.inner.features_reach, self.inner.enlarge_reach
+        self.features_floats, self.enlarge_floats = self.inner.features_floats, self.inner.enlarge_floats
+
     def features(self, lr: Tensor) -> Tensor:
-        return super().features((lr - self.mean) / self.deviation)
+        return self.inner.features((lr - self.mean) / self.deviation)
 
     def enlarge(self, features: Tensor, lr: Tensor) -> Tensor:
-        return to_unit(torch.tanh(to_signed(super().enlarge(features, lr))))
+        return to_unit(torch.tanh(to_signed(self.inner.enlarge(features, lr))))
 
 # %% ../nbs/32_interchange.ipynb #6910a069
 def generator_of(weights: dict[str, Tensor]) -> Generator | PublicGenerator:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['photo_files', 'refuse_pairs', 'Found', 'file_state', 'inspect', 'inspect_all', 'pair_folders', 'partners', 'belong',
            'require_pair', 'paired', 'make_pair', 'MappedFiles', 'Photo', 'content_hash', 'Pack', 'NothingToPack',
-           'write_pack', 'pack_photos', 'reduce_photos', 'degrade_photos']
+           'write_pack', 'pack_photos', 'fill_with_copies', 'reduce_photos', 'degrade_photos']
 
 # %% ../nbs/43_packs.ipynb #2e08e9a7
 import hashlib
@@ -39,7 +39,7 @@ from srgan_nb.files import (
     short_name,
     write_atomically,
 )
-from .images import open_image, to_pil, to_rgb
+from .images import read_rgb, to_pil
 
 # %% ../nbs/43_packs.ipynb #ddcdb34b
 def photo_files(photos: str | Path | Iterable) -> tuple[Path, dict[str, Path]]:
@@ -205,9 +205,9 @@ def make_pair(path: Path, scale: int, lr_path: Path | None = None) -> tuple[np.n
 
     lr_path: the LR itself, to whose size HR is trimmed. Raises `UserError` where their sizes don't belong together.
     """
-    photo = np.array(to_rgb(open_image(path)))
+    photo = np.array(read_rgb(path))
     if lr_path is not None:
-        lr = np.array(to_rgb(open_image(lr_path)))
+        lr = np.array(read_rgb(lr_path))
         require_pair(photo.shape[:2], lr.shape[:2], scale)
     else:
         hr = crop_to_multiple(torch.from_numpy(photo).permute(2, 0, 1), scale)
@@ -257,7 +257,7 @@ def content_hash(*facts) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 # %% ../nbs/43_packs.ipynb #158d7659
-class Pack(MappedFiles):
+class Pack:
     """Photographs as raw pixels in memory-mapped files; a crop is a slice. Made by `pack_photos`.
 
     folder: where it lies. photos: some of them, all by default. Raises `UserError` where there is no whole pack.
@@ -269,7 +269,7 @@ class Pack(MappedFiles):
         self.folder = Path(folder)
         try:
             index = json.loads((self.folder / "index.json").read_text())
-            super().__init__(self.folder, {kind: index[kind] for kind in ("hr", "lr")})
+            self.files = MappedFiles(self.folder, {kind: index[kind] for kind in ("hr", "lr")})
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(f"{folder} is no pack, or a damaged one: delete it and run pack_photos again") from None
         self.scale, self.skipped = index["scale"], [tuple(entry) for entry in index["skipped"]]
@@ -292,12 +292,12 @@ class Pack(MappedFiles):
     def hr(self, i: int) -> np.ndarray:
         "(H, W, 3) uint8, read-only: photo i; only the pixels that are looked at are read from the disk."
         photo = self.photos[i]
-        return self.array("hr", (photo.height, photo.width, 3), photo.hr_at)
+        return self.files.array("hr", (photo.height, photo.width, 3), photo.hr_at)
 
     def lr(self, i: int) -> np.ndarray:
         "(H/scale, W/scale, 3) uint8, read-only: the bicubic reduction of the whole photo i."
         photo, scale = self.photos[i], self.scale
-        return self.array("lr", (photo.height // scale, photo.width // scale, 3), photo.lr_at)
+        return self.files.array("lr", (photo.height // scale, photo.width // scale, 3), photo.lr_at)
 
     def split(self, held_out: int) -> tuple["Pack", "Pack"]:
         "Two packs over the same files: all photos but the last `held_out` by name, and those."
@@ -364,8 +364,9 @@ def pack_photos(photos: str | Path | Iterable, scale: int = 4, cache: str | Path
     wait. Raises `UserError` when no photo can be used or the disk is too full.
     """
     cache, workers = Path(cache or data_folder() / "packs"), workers or min(os.cpu_count() or 1, 16)
-    hr_folder, lr_folder = pair_folders(Path(photos), scale) if isinstance(photos, str | Path) else (photos, None)
+    hr_folder, lr_folder = pair_folders(Path(photos).expanduser(), scale) if isinstance(photos, str | Path) else (photos, None)
     root, files = photo_files(photos if lr_folder is None else hr_folder)
+    files = {name: path for name, path in files.items() if lr_folder is None or lr_folder not in path.parents}
     label, lrs = short_name(root.name), {} if lr_folder is None else photo_files(lr_folder)[1]
     memory = cache / f"{label}-{content_hash(str(root))[:12]}.seen.json"
     smallest = -(-minimum // scale) * scale  # trimmed to a multiple of scale it must still do
@@ -395,24 +396,38 @@ def pack_photos(photos: str | Path | Iterable, scale: int = 4, cache: str | Path
         print(pack)
     return pack
 
+# %% ../nbs/43_packs.ipynb #04fill01
+def fill_with_copies(folder: Path, photos: dict[str, Path], copies: Callable) -> None:
+    "Writes the pictures {subfolder: picture} that `copies(photo, its number)` makes of each photo, {name: file}, as PNG files."
+    for number, (name, file) in enumerate(progress_bar(photos.items(), unit="photo", delay=1)):
+        try:
+            made = copies(read_rgb(file), number)
+        except UserError as problem:
+            raise problem if name in str(problem) else UserError(f"{name}: {problem}") from None
+        for subfolder, picture in made.items():
+            target = (folder / subfolder / name).with_suffix(".png")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(target)
+
 # %% ../nbs/43_packs.ipynb #04red002
 def _write_copies(photos: str | Path | Iterable, out: str | Path, copies: Callable, leave_out: int = 0) -> Path:
     "Writes the pictures {subfolder: picture} that `copies(photo, its number)` makes of each photo into a new folder."
-    out, files = Path(out), {name: path for name, path in photo_files(photos)[1].items() if path.name[0] != "."}
-    if out.exists():
-        raise UserError(f"{out} is there: name a new folder")
+    out, files = Path(out).absolute(), {name: path for name, path in photo_files(photos)[1].items() if path.name[0] != "."}
     if not 0 <= leave_out < len(files):
         raise UserError(f"leave_out is {leave_out}: how many of {counted(len(files), 'photo')}, and not all")
     stems: dict[Path, str] = {}
     for name in files:
         if (other := stems.setdefault(Path(name).with_suffix(""), name)) != name:
             raise UserError(f"{other} and {name} would become one PNG file: rename one of them")
-    with folder_atomically(out) as folder:
-        for number, name in enumerate(progress_bar(list(files)[:len(files) - leave_out], unit="photo", delay=1)):
-            for subfolder, picture in copies(to_rgb(open_image(files[name])), number).items():
-                target = (folder / subfolder / name).with_suffix(".png")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                picture.save(target)
+    if out.exists():
+        raise UserError(f"{out} is there: name a new folder")
+    lock = out.with_name(f".{out.name}.lock")
+    with locked(lock, f"{out} is being written by another process"):
+        try:
+            with folder_atomically(out) as folder:
+                fill_with_copies(folder, dict(list(files.items())[:len(files) - leave_out]), copies)
+        finally:
+            lock.unlink()
     return out
 
 
@@ -449,6 +464,8 @@ def degrade_photos(photos: str | Path | Iterable, out: str | Path, scale: int = 
     from torchvision.transforms.v2.functional import gaussian_blur  # torchvision takes seconds to import
 
     def degraded(photo: Image.Image, number: int) -> dict[str, Image.Image]:
+        if min(photo.size) < (least := scale + math.ceil(3 * blur[1])):
+            raise UserError(f"a photo of {photo.width}x{photo.height} pixels is too small, it needs {least}x{least}")
         draws, jpeg_file = np.random.default_rng((seed, number)), BytesIO()
         hr = crop_to_multiple(torch.from_numpy(np.array(photo)).permute(2, 0, 1), scale)
         sigma, deviation, quality = draws.uniform(*blur), draws.uniform(*noise), draws.integers(*jpeg, endpoint=True)

@@ -149,9 +149,9 @@ def reduce_picture(picture: Picture, width: int, height: int) -> Picture:
     image = image.premultiply(max_alpha=whole) if kind.alpha else image
     image = image.resize(width / image.width, vscale=height / image.height, kernel="cubic")
     image = image.unpremultiply(max_alpha=whole) if kind.alpha else image
-    reduced = image.numpy().reshape(height, width, -1)
+    reduced = image.numpy().reshape(height, width, -1).clip(0, whole)
     if pixels.dtype.kind == "u":
-        reduced = reduced.round().clip(0, whole)
+        reduced = reduced.round()
     if kind.bits == 1:
         reduced = np.where(reduced < 128, 0, 255)
     return Picture(reduced.astype(pixels.dtype), kind)

@@ -56,7 +56,7 @@ def fold_batch_norm(generator: Generator) -> Generator:
     """
     weights = generator.state_dict()
     for name, norm in generator.named_modules():
-        if isinstance(norm, nn.BatchNorm2d):
+        if isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm):
             convolution = "trunk.0" if name == "trunk.1" else name.replace("norm", "conv")
             mean, variance = (weights[f"{name}.running_{kind}"].double() for kind in ("mean", "var"))
             gain = norm.weight.double() / (variance + norm.eps).sqrt()

@@ -9,6 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from glob import glob
@@ -114,6 +115,7 @@ def enlarged_to(wanted: tuple[int, int], upscaler: Upscaler, file: PictureFile) 
 
 
 def check_quality(quality: int) -> None:
+    """Raises `UserError` for a quality that JPEG, WebP and AVIF do not know."""
     if not 1 <= quality <= 100:
         raise UserError(f"quality goes from 1 to 100, not {quality}")
 
@@ -121,8 +123,10 @@ def check_quality(quality: int) -> None:
 def sweep(folder: Path) -> None:
     """Removes temporary files that killed processes left in a folder: those that nobody has written to for a day."""
     for path in folder.iterdir() if folder.is_dir() else ():
-        if re.fullmatch(r"\..*\.[0-9a-f]{16}\.part\.\w+", path.name) and time.time() - path.stat().st_mtime > ABANDONED:
-            path.unlink(missing_ok=True)
+        if re.fullmatch(r"\..*\.[0-9a-f]{16}\.part\.\w+", path.name):
+            with suppress(FileNotFoundError):  # its writer has just finished
+                if time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
 
 
 @dataclass
@@ -142,7 +146,8 @@ def upscale_files(sources: list[str], target: str | Path, upscaler: Upscaler | N
                   quality: int = 95, size: TargetSize = USUAL) -> FolderReport:
     """Enlarges several files, or what patterns such as *.jpg find, into a folder, which is made where it is missing.
 
-    A bad one does not stop the others. Raises `UserError` where `target` can't be one.
+    A bad one does not stop the others. Raises `UserError` where `target` can't be one, or where an original would be
+    overwritten.
     """
     check_quality(quality)
     target = Path(target)
@@ -151,6 +156,7 @@ def upscale_files(sources: list[str], target: str | Path, upscaler: Upscaler | N
     check_folder(target)
     places = {Path(path): target / Path(path).name for source in sources for path in (
         [source] if Path(source).exists() else sorted(glob(source)) or [source])}
+    check_originals(places, target)
     there = {path: occupied(place) for path, place in places.items() if place.exists() and not force}
     report = enlarge_places({path: place for path, place in places.items() if path not in there},
                             upscaler or Upscaler(), force, quality, size)
@@ -216,6 +222,8 @@ def side_by_side(enlarge: Callable[[Path], None], paths: list[Path], at_once: in
 def piped(source: str, target: str, upscaler: Upscaler | None = None, file_format: str | None = None,
           force: bool = False, quality: int = 95, size: TargetSize = USUAL) -> None:
     """As `upscale_file`, where "-" means standard input or standard output; the latter in `file_format`."""
+    if source == "-" and sys.stdin is None or target == "-" and sys.stdout is None:
+        raise UserError("- is standard input or output, and there is none")
     with TemporaryDirectory() as folder:
         taken, made = Path(folder, "standard input"), Path(folder, f"out.{str(file_format).removeprefix('.')}")
         if source == "-":
@@ -260,10 +268,14 @@ def places_of(pictures: list[Path], source: Path, target: Path, file_format: str
     suffix = None if file_format is None else f".{file_format.removeprefix('.')}"
     format_of(f"*{suffix or '.png'}")  # tells what is wrong with another
     places = {path: target / path.relative_to(source).with_suffix(suffix or path.suffix) for path in pictures}
-    originals = {path.resolve() for path in pictures}
-    if target.resolve() == source.resolve() or originals & {place.resolve() for place in places.values()}:
-        raise UserError(f"{target}: originals would be overwritten: choose another folder for the enlarged pictures")
+    check_originals(places, target, target.resolve() == source.resolve())
     return places
+
+
+def check_originals(places: dict[Path, Path], target: Path, among: bool = False) -> None:
+    """Raises `UserError` where an enlarged picture would take the place of an original; `among`: it would lie among them."""
+    if among or {path.resolve() for path in places} & {place.resolve() for place in places.values()}:
+        raise UserError(f"{target}: originals would be overwritten: choose another place for the enlarged pictures")
 
 
 def pictures_below(source: Path, target: Path) -> tuple[list[Path], dict[Path, str]]:

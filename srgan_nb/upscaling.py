@@ -27,6 +27,7 @@ from .checkpoints import check_name, load_generator
 from .devices import choose_device, unwrapped
 from .errors import UserError, progress_bar
 from .generator import Generator
+from .images import open_image, to_rgb
 from .pictures import MODES, Kind, Picture, PictureFile, enlarge_picture, image_of, picture_of
 from .tiles import PEAKS, FastGenerator, TwoStages, enlarge_in_tiles
 
@@ -63,7 +64,8 @@ def find_network(model: str | Path | Callable, scale: int | None = None) -> Any:
     network: Any = load_generator(model) if isinstance(model, (str, Path)) else model
     if scale not in (None, getattr(network, "scale", scale)):
         name = model if isinstance(model, (str, Path)) else type(model).__name__
-        raise UserError(f"{name} enlarges by {network.scale}, not by {scale}")
+        raise UserError(f"{name} enlarges by {network.scale}, not by {scale}; files of other sizes are made by srgan_upscale "
+                        "(upscale_file) with --scale, --width or --height")
     return network
 
 # %% ../nbs/30_upscaling.ipynb #0d014aeb
@@ -295,7 +297,7 @@ def upscale_widget(model: str | Path | nn.Module = "srgan", picture: str | Path 
 
     def load(source: str | Path | BytesIO | Image.Image):
         try:
-            image = (source if isinstance(source, Image.Image) else Image.open(source)).convert("RGB")
+            image = to_rgb(source if isinstance(source, Image.Image) else open_image(source))
             left, top = max(0, image.width - width) // 2, max(0, image.height - height) // 2
             middle = image.crop((left, top, min(image.width, left + width), min(image.height, top + height)))
             pair[:] = bicubic(middle), upscaler(middle)
