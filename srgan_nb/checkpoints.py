@@ -112,9 +112,12 @@ def save_generator(generator: nn.Module, path: str | Path, passport: Mapping[str
                    dtype: torch.dtype = torch.float32) -> None:
     """Writes a generator's weights, settings and passport as one safetensors file, whole or not at all.
 
-    `generator` is a `Generator`, compiled or wrapped or not; `dtype` float16 halves the file.
+    `generator` is a `Generator`, compiled or wrapped or not; `dtype` float16 halves the file. Raises `UserError` for other
+    networks, which `load_generator` could not read.
     """
     network = unwrapped(generator)
+    if type(network) is not Generator:
+        raise UserError(f"only a Generator is saved, not {type(network).__name__}")
     tensors = {name: value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).contiguous()
                for name, value in network.state_dict().items()}
     save_tensors(path, tensors, format=GENERATOR_FORMAT, settings=network.settings, passport=dict(passport or {}))

@@ -166,15 +166,25 @@ class Processes:
 
     @classmethod
     def here(cls, device: torch.device | str = "cpu") -> "Processes":
-        "Those that torchrun has started, as the environment tells; without torchrun only this one."
-        if "RANK" not in os.environ:
-            return cls(device=torch.device(device))
-        return cls(int(os.environ["RANK"]), int(os.environ.get("WORLD_SIZE", "1")), torch.device(device))
+        """Those that torchrun has started, as the environment tells; without RANK only this one.
+
+        Raises `UserError` where RANK does not count from 0 to WORLD_SIZE - 1: some of the work would belong to nobody.
+        """
+        told = rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1") if "RANK" in os.environ else "1"
+        if not (all(number.isdecimal() for number in told) and int(rank) < int(world)):
+            raise UserError(f"RANK is {rank!r} and WORLD_SIZE {world!r}: ranks count from 0 to WORLD_SIZE - 1, so a job array "
+                            "is --array=0-3 for four tasks")
+        return cls(int(rank), int(world), torch.device(device))
 
     @property
     def can_meet(self) -> bool:
         "Whether they can exchange anything: torchrun gives them an address, a job array does not."
         return "MASTER_ADDR" in os.environ
+
+    def require_meeting(self) -> None:
+        "Raises `UserError` where there are others and no way to exchange anything with them."
+        if self.world > 1 and not self.can_meet:
+            raise UserError("RANK and WORLD_SIZE are set, but no MASTER_ADDR to meet at: start it by torchrun, or unset them")
 
     def join(self, hours: float = 0.5) -> None:
         """Begins the exchange with the others, by NCCL on CUDA and gloo elsewhere; without others that it can meet: nothing.

@@ -42,6 +42,7 @@ def latest(rows: list[dict[str, float]]) -> list[dict[str, float]]:
 
 # %% ../nbs/58_diagnosis.ipynb #5343172d
 def find_not_a_number(stopped: list[dict[str, float]]) -> Finding | None:
+    "A term that is NaN or infinite in a row of stopped.csv."
     for row in stopped:
         if terms := [name for name, value in row.items() if name != "step" and not math.isfinite(value)]:
             return Finding("no number any more", f"{', '.join(terms)} was NaN or infinite at step {row['step']:.0f}",
@@ -50,6 +51,7 @@ def find_not_a_number(stopped: list[dict[str, float]]) -> Finding | None:
 
 # %% ../nbs/58_diagnosis.ipynb #4bc3b204
 def find_high_learning_rate(rows: list[dict[str, float]]) -> Finding | None:
+    "A content loss whose latest median is `JUMP` times its best, the lowest median of five rows."
     losses, now = [row["content"] for row in rows], median(row["content"] for row in latest(rows))
     best = min([losses[0], *(median(losses[at:at + 5]) for at in range(len(losses) - 4))])
     if now <= JUMP * best or len(rows) < 3:
@@ -59,6 +61,7 @@ def find_high_learning_rate(rows: list[dict[str, float]]) -> Finding | None:
 
 # %% ../nbs/58_diagnosis.ipynb #f5895ba0
 def find_unfair_game(rows: list[dict[str, float]]) -> Finding | None:
+    "Mean verdicts on HR and SR that lie more than `WON` or less than `UNDECIDED` apart in the latest rows."
     real, fake = (mean(row[name] for row in latest(rows)) for name in ("real", "fake"))
     evidence = f"D(HR) is {real:.2f} and D(G(LR)) is {fake:.2f} on average"
     if real - fake > WON:
@@ -69,6 +72,7 @@ def find_unfair_game(rows: list[dict[str, float]]) -> Finding | None:
 
 # %% ../nbs/58_diagnosis.ipynb #77457484
 def find_drowned_term(rows: list[dict[str, float]]) -> Finding | None:
+    "A term that pulls `DROWNED` times as hard as the other, by the latest medians; None where no row has the pulls."
     measured = [row for row in latest(rows) if "gradient_content" in row and "gradient_adversarial" in row]
     if not measured:
         return None
@@ -83,6 +87,7 @@ def find_drowned_term(rows: list[dict[str, float]]) -> Finding | None:
 
 # %% ../nbs/58_diagnosis.ipynb #87097ef1
 def find_colour_drift(rows: list[dict[str, float]]) -> Finding | None:
+    "A channel whose latest mean of SR - HR is beyond `DRIFT`, of 1."
     drift = {channel: mean(row[f"colour_{channel}"] for row in latest(rows)) for channel in "rgb"}
     worst = max(drift, key=lambda channel: abs(drift[channel]))
     if abs(drift[worst]) <= DRIFT:
@@ -92,6 +97,7 @@ def find_colour_drift(rows: list[dict[str, float]]) -> Finding | None:
 
 # %% ../nbs/58_diagnosis.ipynb #ec0f7cde
 def find_starvation(timing: list[dict[str, float]]) -> Finding | None:
+    "Waiting for patches that takes more than `STARVED`, a share of the time, in the latest rows of timing.csv."
     waiting = mean(row["waiting_for_data"] for row in latest(timing))
     if waiting <= STARVED:
         return None
@@ -117,10 +123,12 @@ class Diagnosis:
 
 # %% ../nbs/58_diagnosis.ipynb #efb05840
 def standing(settings: Settings, rows: list[dict[str, float]], validation: list[dict[str, float]]) -> str:
-    "One line: stage, preset, step, validation PSNR."
+    "One line: stage, preset, step, validation PSNR, and what the log lacks."
     step = f"step {rows[-1]['step']:.0f} of {settings.steps}" if rows else "before the first row of the log"
     score = f", validation PSNR-Y {validation[-1]['psnr_y']:.2f} dB" if validation else ""
-    return f"{settings.stage}, preset {settings.preset}, {step}{score}"
+    blind = rows and settings.stage == "srgan" and not any("gradient_content" in row for row in rows)
+    unseen = "; how hard each term pulls was not measured (--compile)" if blind else ""
+    return f"{settings.stage}, preset {settings.preset}, {step}{score}{unseen}"
 
 
 def diagnose(run: str | Path) -> Diagnosis:
@@ -140,6 +148,7 @@ def diagnose(run: str | Path) -> Diagnosis:
             findings.append(find_starvation(timing))
         if rows and settings.stage == "srgan":
             findings += [find_unfair_game(rows), find_drowned_term(rows)]
+        where = standing(settings, rows, validation)
     except KeyError as column:
         raise UserError(f"{run}: a row of its tables has no {column}: another program has saved them") from None
-    return Diagnosis(standing(settings, rows, validation), [finding for finding in findings if finding])
+    return Diagnosis(where, [finding for finding in findings if finding])

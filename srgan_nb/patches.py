@@ -64,14 +64,15 @@ def choose(sizes: list[tuple[int, int]], patch: int, count: int, seed: int, step
     """The patches of a whole batch, a function of (seed, step) only.
 
     sizes: (height, width) of every photo's LR; patch: side of the LR patch; count: how many. Each photo is taken
-    once before any is taken twice.
+    once before any is taken twice; any part of the batch is a random part of it.
     """
     bits = np.random.Philox(key=seed % 2**64, counter=[0, step, 0, 0])
-    photos, tops, lefts, turns, colours = (bits.random_raw(count).tolist() for _ in range(5))
+    photos, tops, lefts, turns, colours, order = (bits.random_raw(count).tolist() for _ in range(6))
     rounds, rest = divmod(count, len(sizes))
     photos = list(range(len(sizes))) * rounds + distinct(photos[:rest], len(sizes))
-    return [Choice(i, top % (sizes[i][0] - patch + 1), left % (sizes[i][1] - patch + 1), turn % 8, colour % 12)
-            for i, top, left, turn, colour in zip(photos, tops, lefts, turns, colours, strict=True)]
+    choices = [Choice(i, top % (sizes[i][0] - patch + 1), left % (sizes[i][1] - patch + 1), turn % 8, colour % 12)
+               for i, top, left, turn, colour in zip(photos, tops, lefts, turns, colours, strict=True)]
+    return [choice for _, choice in sorted(zip(order, choices, strict=True))]  # a part of a batch is a random part
 
 # %% ../nbs/44_patches.ipynb #aa27c480
 def as_float(images: Tensor) -> Tensor:
@@ -110,7 +111,7 @@ class PatchSampler:
             lay(pack.lr(i)[top:top + small, left:left + small], turn, lr[k], colours)
             lay(pack.hr(i)[top * scale:top * scale + size, left * scale:left * scale + size], turn, hr[k], colours)
             read += 3 * size * pack.photos[i].width  # whole rows come with their pages
-        pack.release(read, places=2 * share)
+        pack.files.release(read, places=2 * share)
         return torch.from_numpy(lr).permute(0, 3, 1, 2), torch.from_numpy(hr).permute(0, 3, 1, 2)
 
     def batches(self, start: int, stop: int, rank: int = 0, world: int = 1, **options) -> "Batches":

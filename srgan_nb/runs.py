@@ -193,7 +193,7 @@ class RunState:
         self.step, self.seconds, self.best, self.latest = (state[n] for n in ("step", "seconds", "best", "latest"))
         self.since_best = state.get("since_best", 0)
         if state.get("unseen_hash", self.unseen_hash) != self.unseen_hash:
-            self.best, self.since_best = None, 0  # that was on other photographs
+            self.best, self.latest, self.since_best = None, None, 0  # that was on other photographs
         self.meter = Meter(state["sums"])
         torch.set_rng_state(state["random"])
 
@@ -260,9 +260,13 @@ class Checkpointer:
     def restore(self, stage: Any, state: RunState) -> list[str]:
         """Puts stage and state back as the newest checkpoint has them; returns what is wrong with newer ones.
 
-        Raises `UserError` where that checkpoint is of different photographs, beyond the last step wanted, or incomplete.
+        Raises `UserError` where that checkpoint is of different photographs, beyond the last step wanted, or incomplete,
+        and where there is none but there are weights.
         """
         saved, problems = newest_state(self.run)
+        if saved is None and any(map(Path.exists, (self.run.folder / "generator.safetensors", self.run.table("log")))):
+            raise UserError(f"{self.run.folder} has no checkpoint to go on from, and going on from nothing would overwrite its "
+                            "weights and log: start a new run, with --init for the weights")
         if saved is None:
             return problems
         if saved["photos_hash"] != state.photos_hash:

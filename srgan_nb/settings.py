@@ -349,6 +349,8 @@ def as_saved(settings: Settings) -> dict[str, Any]:
     values = asdict(settings)
     for one in fields(Settings):
         value = values[one.name]
+        if one.name == "init" and value is not None and Path(value).is_dir() and not Path(value, "generator.safetensors").is_file():
+            continue  # a shipped name, and a folder here that happens to have it
         if "path" in one.metadata["marks"] and value not in (None, one.default) and Path(value).exists():
             values[one.name] = str(Path(value).absolute())
     return {"format": SETTINGS_FORMAT, **values}

@@ -209,13 +209,13 @@ class Trainer:
         the last good checkpoint is then still there.
         """
         settings, state, processes, device = self.settings, self.state, self.processes, self.device
+        processes.require_meeting()
         speed_up(device, settings.tf32, settings.threads)
         if settings.compile:
             require_compiler(device)
         photos, unseen = open_photos(settings, progress=not self.progress.quiet)
         state.photos, state.photos_hash, state.unseen_hash = len(photos), photos.hash, unseen.hash
-        sampler = PatchSampler(photos, settings.patch_size, settings.batch_size, settings.seed, settings.augment,
-                               settings.recolour)
+        sampler = PatchSampler(photos, settings.patch_size, settings.batch_size, settings.seed, settings.augment, settings.recolour)
         with self.run.locked() if processes.first else nullcontext():
             for problem in self.checkpointer.begin(self.stage, state, self.earlier is not None, processes.first):
                 self.progress.say(f"passed over: {problem}")
