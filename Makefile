@@ -9,6 +9,7 @@
 .PHONY: help demo lab test quick browser-test export notebooks
 
 VENV ?= .venv
+$(if $(word 2,$(VENV)),$(error VENV may have no spaces: $(VENV)))
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHON
 
@@ -39,5 +40,8 @@ export: $(VENV)/installed
 notebooks: $(VENV)/installed
 	@python -m tests.support.run_notebooks
 
+ifneq ($(shell head -n 1 $(VENV)/installed 2>/dev/null),$(CURDIR))  # made elsewhere, or not at all
+.PHONY: $(VENV)/installed
+endif
 $(VENV)/installed: settings.ini setup.py pyproject.toml
 	@.ci/venv $(VENV)

@@ -35,6 +35,20 @@ def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return finished_run(photos, tmp_path_factory.mktemp("runs") / "srresnet")
 
 
+@pytest.fixture(scope="session")
+def cleaned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    "The project's notebooks as nbdev_clean leaves them."
+    from tests.support.notebooks import NOTEBOOKS, clean_copies
+    return clean_copies(NOTEBOOKS, tmp_path_factory.mktemp("cleaned") / "nbs")
+
+
+@pytest.fixture(scope="session")
+def copies(tmp_path_factory: pytest.TempPathFactory, cleaned: Path) -> Path:
+    "The project's notebooks as they are judged, whatever a reader's JupyterLab has written into the files."
+    from tests.support.notebooks import NOTEBOOKS, judged_copies
+    return judged_copies(NOTEBOOKS, tmp_path_factory.mktemp("judged") / "nbs", cleaned)
+
+
 @pytest.fixture(autouse=True)
 def the_same_random_numbers() -> None:
     "Whatever ran before, a test's random tensors are always the same ones."

@@ -9,6 +9,7 @@ import pytest
 from srgan_nb.checkpoints import GENERATOR_FORMAT, SHIPPED, generator_file, load_generator, save_generator, save_tensors
 from srgan_nb.errors import UserError
 from srgan_nb.generator import Generator
+from srgan_nb.interchange import PublicGenerator
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no permission bits")
@@ -40,6 +41,12 @@ def test_a_folder_of_pictures_does_not_hide_a_shipped_name(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     Path("srgan").mkdir()  # as `srgan_upscale photos srgan` leaves it
     assert generator_file("srgan").parent == SHIPPED
+
+
+def test_what_could_not_be_loaded_again_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="only a Generator is saved, not PublicGenerator"):
+        save_generator(PublicGenerator(Generator(channels=4, blocks=1)), tmp_path / "weights.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_setting_of_a_later_version_is_named(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from srgan_nb import cli
 from srgan_nb.__main__ import COMMANDS, main
 from srgan_nb.checkpoints import SHIPPED
 from srgan_nb.demo import demo
+from srgan_nb.files import locked
 from srgan_nb.generator import UPSAMPLE_FACTORS
 from srgan_nb.images import demo_photo
 
@@ -265,6 +266,22 @@ def test_no_copy_takes_the_place_of_another(command, tmp_path, capsys):
     assert main([command[0], str(tmp_path / "photos"), str(tmp_path / "copies"), *command[1:]]) == 1
     assert "a.jpg and a.png would become one PNG file" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_a_photo_too_small_to_degrade_is_named(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (6, 6)).save(tmp_path / "photos/dot.png")
+    assert main(["degrade", str(tmp_path / "photos"), str(tmp_path / "copies")]) == 1
+    assert "dot.png: a photo of 6x6 pixels is too small, it needs 10x10" in capsys.readouterr().err
+    assert not (tmp_path / "copies").exists()
+
+
+def test_a_folder_that_another_process_writes_is_left_to_it(photos, tmp_path, capsys):
+    half = tmp_path / ".copies.123.part"
+    half.mkdir()
+    with locked(tmp_path / ".copies.lock"):
+        assert main(["degrade", str(photos), str(tmp_path / "copies")]) == 1
+    assert "is being written by another process" in capsys.readouterr().err and half.exists()
 
 
 def test_a_copy_has_a_pixel_at_least(tmp_path):

@@ -9,7 +9,7 @@ from statistics import median
 
 import pytest
 
-from tests.support.notebooks import NBS, cells
+from tests.support.notebooks import cells
 
 WORDS, WORDS_A_PAGE, CODE_CELLS, LINES, MEDIAN, WORDS_BEFORE_A_GAN = 16_000, 2_200, 30, 40, (3, 7), 4_000
 
@@ -65,7 +65,7 @@ def first_gan(pages: list[list[dict]]) -> dict[str, int]:
     return found
 
 
-def complaints(folder: Path = NBS) -> list[str]:
+def complaints(folder: Path) -> list[str]:
     "All that is over a limit, notebook by notebook."
     paths = sorted(path for path in folder.glob("[0-9]*.ipynb"))
     pages = {path.stem: cells(path) for path in paths}
@@ -79,8 +79,8 @@ def complaints(folder: Path = NBS) -> list[str]:
                     if gan.get(what, WORDS_BEFORE_A_GAN) >= WORDS_BEFORE_A_GAN]
 
 
-def test_the_book_keeps_its_limits() -> None:
-    assert complaints() == []
+def test_the_book_keeps_its_limits(copies: Path) -> None:
+    assert complaints(copies) == []
 
 
 def markdown(text: str, folded: bool = False) -> dict:

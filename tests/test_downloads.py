@@ -13,6 +13,7 @@ import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -225,6 +226,13 @@ def test_a_full_disk_is_said_before_the_transfer(site, tmp_path, monkeypatch):
         fetch(site.address + "/f.zip", tmp_path / "f.zip", "", False, pause=0)
 
 
+def test_a_note_that_a_power_cut_emptied_is_as_none(site, tmp_path):
+    site.files["/f.zip"] = PAYLOAD
+    (tmp_path / "f.zip.part").write_bytes(PAYLOAD[:99])
+    (tmp_path / "f.zip.version").touch()
+    assert fetch(site.address + "/f.zip", tmp_path / "f.zip", sha(PAYLOAD), False, pause=0).read_bytes() == PAYLOAD
+
+
 # Archives --------------------------------------------------------------------------------------------------------
 
 def unpacked(tmp_path: Path, data: bytes, count: int = 3, patterns=("*HR/*.png",)) -> dict:
@@ -322,6 +330,20 @@ def test_all_sources_failing_are_all_named(site, toy, tmp_path):
     for reason in ("answered 404", "wrong bytes", "not the 3 pictures", "--from ARCHIVE"):
         assert reason in str(error.value)
     assert not (tmp_path / "Toy").exists()
+
+
+def test_a_verified_archive_is_kept_where_there_is_no_room_to_unpack_it(site, toy, tmp_path, monkeypatch):
+    free = iter([10**12])  # for the transfer; then the disk is full
+
+    def usage(folder):
+        return SimpleNamespace(free=next(free, 0))
+
+    with monkeypatch.context() as patched, pytest.raises(UserError, match="unpacking.*make room"):
+        patched.setattr("shutil.disk_usage", usage)
+        download("Toy", tmp_path, progress=False)
+    transfers = len(site.log)
+    download("Toy", tmp_path, progress=False)
+    assert whole(tmp_path / "Toy") and len(site.log) == transfers
 
 
 def test_an_unpublished_checksum_is_recorded_said_and_held_to(site, toy, tmp_path, capsys):

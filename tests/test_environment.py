@@ -22,9 +22,21 @@ def clone(tmp_path: Path) -> Path:
     return folder
 
 
+def stand_in(clone: Path, name: str, script: str) -> None:
+    (clone / name).parent.mkdir(parents=True, exist_ok=True)
+    (clone / name).write_text(f"#!/bin/sh\n{script}\n")
+    (clone / name).chmod(0o755)
+
+
 def put(clone: Path, name: str, script: str) -> None:
-    (clone / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
-    (clone / "bin" / name).chmod(0o755)
+    stand_in(clone, f"bin/{name}", script)
+
+
+def made(clone: Path) -> None:
+    "As if the environment had been made: what the rule writes at its end."
+    (clone / ".venv").mkdir()
+    said = "pwd -P; cat settings.ini setup.py pyproject.toml | cksum"
+    (clone / ".venv/installed").write_text(subprocess.run(said, shell=True, cwd=clone, text=True, capture_output=True).stdout)
 
 
 def make(clone: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -37,16 +49,36 @@ def make(clone: Path, *arguments: str, **environment: str) -> subprocess.Complet
 def test_every_target_makes_the_environment_once(clone: Path) -> None:
     for target in ("demo", "lab", "test", "browser-test", "export", "notebooks"):
         assert ".ci/venv .venv" in make(clone, "--dry-run", target).stdout
-    (clone / ".venv").mkdir()
-    (clone / ".venv/installed").touch()
+    made(clone)
     assert ".ci/venv" not in make(clone, "--dry-run", "demo").stdout
     os.utime(clone / ".venv/installed", (0, 0))
     assert ".ci/venv" in make(clone, "--dry-run", "demo").stdout, "older than settings.ini"
+    (clone / ".venv/installed").write_text("/elsewhere\n")
+    assert ".ci/venv" in make(clone, "--dry-run", "demo").stdout, "made in another place"
+
+
+def test_nothing_is_installed_again_where_the_files_are_newer_and_the_same(clone: Path) -> None:
+    made(clone)
+    os.utime(clone / ".venv/installed", (0, 0))  # as after `git checkout` of another branch and back
+    stand_in(clone, ".venv/bin/python", "touch asked; exit 0")
+    done = make(clone, "export")
+    assert not (clone / "asked").exists() and (clone / ".venv/installed").stat().st_mtime > 0, done.stdout + done.stderr
+    (clone / "settings.ini").write_text((clone / "settings.ini").read_text() + "\n")
+    os.utime(clone / ".venv/installed", (0, 0))
+    make(clone, "export")
+    assert (clone / "asked").exists(), "another settings.ini"
+
+
+def test_a_moved_clone_is_told(clone: Path) -> None:
+    made(clone)
+    stand_in(clone, ".venv/bin/pip", "exit 1")  # its first line would name a Python that is no longer there
+    moved = clone.rename(clone.with_name("moved"))
+    done = make(moved, "demo")
+    assert done.returncode and "was moved after .venv was made" in done.stderr and "delete .venv" in done.stderr
 
 
 def test_lab_opens_the_index_with_the_settings_of_the_project(clone: Path) -> None:
-    (clone / ".venv").mkdir()
-    (clone / ".venv/installed").touch()
+    made(clone)
     put(clone, "jupyter", 'printf "%s\\n" "$JUPYTER_CONFIG_PATH" "$@"')
     settings, *arguments = make(clone, "lab").stdout.splitlines()
     assert Path(settings) == clone / ".ci/jupyter"

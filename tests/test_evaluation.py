@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+import shutil
 import sys
 
 import numpy as np
@@ -32,7 +33,7 @@ from srgan_nb.evaluation import (
     score,
 )
 from srgan_nb.generator import Generator
-from srgan_nb.images import demo_photo, read_image, save_image
+from srgan_nb.images import demo_photo, read_image, save_image, to_signed
 from srgan_nb.metrics import psnr
 from srgan_nb.packs import partners
 from srgan_nb.reports import (
@@ -210,6 +211,12 @@ def test_bad_pictures_are_told_and_the_rest_is_scored(dataset, photo):
     assert all(reason and "\n" not in reason for reason in reasons.values()), "one clear line each"
 
 
+def test_a_note_beside_a_picture_made_elsewhere_is_no_second_picture(dataset, tmp_path):
+    theirs = shutil.copytree(dataset, tmp_path / "theirs")
+    (theirs / "a.json").write_text("{}")
+    assert len(evaluate(dataset, made_elsewhere(theirs), progress=False).rows) == 2
+
+
 def test_the_second_of_two_files_of_one_name_is_told(tmp_path, photo):
     for name in ("a.png", "a.jpg", "b.png"):
         save_image(photo, tmp_path / name)
@@ -311,7 +318,9 @@ def test_means_and_the_grey_rule(dataset):
 
 @pytest.mark.slow
 def test_lpips_is_a_column_or_an_error(dataset, monkeypatch, tmp_path, shared):
-    assert 0 < evaluate(dataset, "bicubic", lpips_net="squeeze", limit=1, progress=False).mean["lpips"] < 1
+    measured = evaluate(dataset, "bicubic", lpips_net="squeeze", limit=1, progress=False)
+    assert 0 < measured.mean["lpips"] < 1 and "LPIPS (squeeze)" in to_markdown([measured])
+    assert json.loads(to_json([measured]))[0]["lpips_net"] == "squeeze" and "squeeze" in to_csv([measured])
     assert "lpips" not in evaluate(dataset, "bicubic", limit=1, progress=False).mean
     with pytest.raises(UserError, match="no LPIPS network 'resnet'"):
         evaluate(dataset, "bicubic", lpips_net="resnet", progress=False)
@@ -362,8 +371,16 @@ def test_all_forms_tell_the_same(dataset):
     assert not any(line.startswith("|  |") for line in to_markdown(results, pictures=False).splitlines())
 
 
-def test_the_papers_row_and_the_difference(dataset):
+def whole_set5(dataset):
+    "As many pictures as Set5 has, and so named."
     set5 = dataset.rename(dataset.parent / "Set5")
+    for number in range(5 - len(list(set5.glob("*.png")))):
+        shutil.copy(min(set5.glob("*.png")), set5 / f"more{number}.png")
+    return set5
+
+
+def test_the_papers_row_and_the_difference(dataset):
+    set5 = whole_set5(dataset)
     rows = {row["row"]: row for row in table_rows(evaluate(set5, "bicubic", progress=False))}
     assert rows["paper"] == {"row": "paper", "name": "bicubic", "psnr_y": 28.43, "ssim_y_daala": 0.8211}
     assert rows["difference"]["psnr_y"] == pytest.approx(rows["mean, own grey"]["psnr_y"] - 28.43)
@@ -371,9 +388,17 @@ def test_the_papers_row_and_the_difference(dataset):
 
 
 def test_a_part_of_a_set_is_not_compared_with_the_papers_whole_sets(dataset):
-    set5 = dataset.rename(dataset.parent / "Set5")
+    set5 = whole_set5(dataset)
     rows = {row["row"] for row in table_rows(evaluate(set5, "bicubic", limit=1, progress=False))}
     assert not rows & {"paper", "difference"}
+    min(set5.glob("*.png")).write_bytes(b"torn")
+    result = evaluate(set5, "bicubic", progress=False)
+    assert result.omitted and not result.paper and not result.difference
+
+
+def test_a_model_that_paints_on_the_signed_range_is_refused(dataset):
+    with pytest.raises(UserError, match=r"pictures are in \[0, 1\]"):
+        evaluate(dataset, lambda lr: to_signed(upsample_bicubic(lr)), progress=False)
 
 
 def test_two_folders_of_one_name_are_two_sets(tmp_path, photo):
@@ -534,10 +559,11 @@ def test_the_curve_scores_what_the_mixture_makes(photo):
 
 
 @pytest.mark.parametrize(("stage", "content", "row"), [
-    ("srresnet", "L1", "SRResNet-MSE"), ("srgan", "VGG22+VGG31", "SRGAN-VGG22"), ("srgan", "VGG54", "SRGAN-VGG54"),
-    ("srgan", "VGG12+VGG22+VGG33+VGG43", "SRGAN-VGG22"),
+    ("srresnet", "L1", "SRResNet-MSE"), ("srgan", "VGG22", "SRGAN-VGG22"), ("srgan", "VGG22+VGG31", None),
+    ("srgan", "VGG54", "SRGAN-VGG54"),
+    ("srgan", "VGG12+VGG22+VGG33+VGG43", None),
 ])
-def test_a_recipe_is_set_beside_the_row_of_the_paper_that_shares_a_layer(tmp_path, stage, content, row):
+def test_a_recipe_is_set_beside_the_row_of_the_paper_that_has_its_content_loss(tmp_path, stage, content, row):
     weights = tmp_path / "weights.safetensors"
     save_generator(Generator(channels=4, blocks=1), weights, {"recipe": {"stage": stage, "content": content}})
     assert find_model(weights).like == row

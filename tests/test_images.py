@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from srgan_nb.errors import UserError
 from srgan_nb.images import demo_photo, luma, open_image, read_image, save_image, to_pil, to_rgb, to_tensor
@@ -198,6 +198,12 @@ def test_to_tensor_refuses_what_is_not_grey_or_colour(mode):
         to_tensor(Image.new(mode, (2, 2)))
 
 
+def test_a_file_whose_white_is_unknown_is_named(tmp_path):
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "floats.tif")
+    with pytest.raises(UserError, match=r"floats.tif: a picture of floats"):
+        read_image(tmp_path / "floats.tif")
+
+
 def test_to_tensor_refuses_floats():
     with pytest.raises(UserError, match="float64"):
         to_tensor(np.zeros((2, 2, 3)))
@@ -211,6 +217,18 @@ def test_to_pil_and_back(shape, mode):
         image = to_pil(tensor)
         assert image.mode == mode and image.size == (6, 4)
         assert torch.equal(to_tensor(image), values.reshape(shape[-3:]).float() / 255)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int16])
+def test_to_pil_refuses_whole_numbers_other_than_bytes(dtype):
+    with pytest.raises(UserError, match=r"uint8, or floats in \[0, 1\], not torch.int"):
+        to_pil(torch.full((3, 4, 4), 99, dtype=dtype))
+
+
+def test_a_profile_of_inks_does_not_go_along_with_colours():
+    image = Image.new("CMYK", (4, 4))
+    image.info["icc_profile"] = b"of inks"
+    assert "icc_profile" not in to_rgb(image).info
 
 
 def test_to_pil_clips_infinity_and_refuses_nan():
@@ -235,11 +253,28 @@ def test_lossless_formats_keep_every_value(photo, tmp_path):
 
 
 def test_jpeg_keeps_colour_detail_unless_told(photo, tmp_path):
+    photo = photo.copy()
+    photo.info.pop("icc_profile", None)  # three kilobytes in either file
     save_image(photo, tmp_path / "careful.JPG")
     save_image(photo, tmp_path / "small.jpg", quality=30, subsampling=2)
     careful, small = (Image.open(tmp_path / name) for name in ("careful.JPG", "small.jpg"))
     assert careful.layer[0][1:3] == (1, 1) and small.layer[0][1:3] == (2, 2)  # sampling of the first channel
     assert (tmp_path / "small.jpg").stat().st_size < (tmp_path / "careful.JPG").stat().st_size / 2
+
+
+def test_a_tensor_of_0_to_255_is_refused(photo, tmp_path):
+    with pytest.raises(UserError, match=r"is in \[0, 1\], not 0 to 255"):
+        save_image(255 * to_tensor(photo), tmp_path / "white.png")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tiff"])
+def test_a_colour_profile_is_kept(photo, tmp_path, suffix):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    photo = photo.copy()
+    photo.info["icc_profile"] = profile
+    save_image(photo, tmp_path / f"photo.{suffix}")
+    assert open_image(tmp_path / f"photo.{suffix}").info["icc_profile"] == profile
 
 
 @pytest.mark.parametrize(("name", "mode", "reason"), [

@@ -282,6 +282,17 @@ def test_gradient_penalty_flattens_the_discriminator_and_leaves_the_photos_alone
     assert penalties[-1] < 0.5 * penalties[0] and photos.grad is None and not photos.requires_grad
 
 
+def test_gradient_penalty_is_a_mean_over_the_photos_that_are_judged():
+    torch.manual_seed(0)
+    judge = nn.Conv2d(3, 1, 3)
+    photos = torch.rand(4, 3, 8, 8)
+
+    def half_of_them(images):
+        return judge(images[:2])
+
+    assert torch.isclose(gradient_penalty(half_of_them, photos), gradient_penalty(judge, photos[:2]))
+
+
 def test_several_vgg_layers_are_the_mean_of_each_alone():
     sr, hr = torch.rand(1, 3, 32, 32, requires_grad=True), torch.rand(1, 3, 32, 32)
     both, *alone = (content_loss(name, None, scale=2)(sr, hr) for name in ("VGG31+VGG22", "VGG22", "VGG31"))

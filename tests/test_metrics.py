@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from srgan_nb.errors import UserError
+from srgan_nb.images import to_signed
 from srgan_nb.metrics import (
     CHOICES,
     PAPER,
@@ -132,6 +133,13 @@ def test_pictures_on_255_are_refused(metric, on_255):
     for both in ((on_255(hr), on_255(sr.clamp(0, 1))), (sr, on_255(hr)), (on_255(sr.clamp(0, 1)), hr)):
         with pytest.raises(UserError, match=r"floats in \[0, 1\], not 0 to 255"):
             metric(*both)
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim, lpips])
+def test_pictures_on_the_signed_range_are_refused(metric):
+    sr, hr = pair(64, 64)
+    with pytest.raises(UserError, match="`to_unit`"):
+        metric(to_signed(sr), to_signed(hr))
 
 
 def test_pictures_too_small_are_refused():

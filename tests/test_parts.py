@@ -14,10 +14,11 @@ from torch import nn
 
 from srgan_nb import devices, reporter, runs, settings, stages, trainer
 from srgan_nb.devices import Precision, Processes
+from srgan_nb.discriminator import PatchDiscriminator
 from srgan_nb.errors import UserError
 from srgan_nb.generator import Generator
 from srgan_nb.images import read_image
-from srgan_nb.losses import content_loss
+from srgan_nb.losses import PerceptualLoss, content_loss
 from srgan_nb.packs import pack_photos
 from srgan_nb.reporter import Progress, Reporter, Validator
 from srgan_nb.runs import Checkpointer, Meter, RunFolder, RunState, read_rows
@@ -31,7 +32,7 @@ from srgan_nb.settings import (
     TaskSettings,
     settings_for,
 )
-from srgan_nb.stages import Learner, SRGANStage, SRResNetStage, Stage
+from srgan_nb.stages import Learner, SRGANStage, SRResNetStage, Stage, srgan_update
 from srgan_nb.trainer import Interrupted
 from tests.conftest import ROOT
 from tests.support.small_runs import SMALL, SMALL_GAN, assert_same
@@ -78,6 +79,14 @@ def test_one_process_alone_is_the_first_and_asks_nobody() -> None:
     alone.wait()
     alone.leave()
     assert not Processes(rank=1, world=2).first
+
+
+@pytest.mark.parametrize("rank, world", [("4", "4"), ("-1", "4"), ("abc", "4"), ("", "4"), ("0", "0"), ("0", "")])
+def test_a_rank_that_counts_wrongly_is_refused(rank: str, world: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(UserError, match="ranks count from 0"):
+        Processes.here()
 
 
 def test_a_precision_takes_a_step_down() -> None:
@@ -140,7 +149,7 @@ def test_a_state_comes_back_whole() -> None:
     assert torch.equal(torch.rand(3), ahead)
     elsewhere = RunState(unseen_hash="of other photographs")
     elsewhere.load_state_dict(saved)
-    assert (elsewhere.best, elsewhere.since_best) == (None, 0)
+    assert (elsewhere.best, elsewhere.latest, elsewhere.since_best) == (None, None, 0)
 
 
 def test_a_tilde_is_the_home_folder_in_settings_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,6 +288,18 @@ def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(kind: type, options:
                         for name, weight in learner.network.named_parameters()}})
     for name, value in ends[0].items():
         torch.testing.assert_close(ends[1][name], value, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def test_a_batch_in_parts_shows_each_part_once_to_the_statistics_of_batch_norm() -> None:
+    torch.manual_seed(0)
+    generator, optimizers = Generator(channels=4, blocks=1), []
+    discriminator = PatchDiscriminator(channels=4)
+    for network in (generator, discriminator):
+        optimizers.append(torch.optim.SGD(network.parameters(), lr=0.0))
+    lr, hr = torch.rand(4, 3, 12, 12), torch.rand(4, 3, 48, 48)
+    srgan_update(generator.train(), discriminator, *optimizers, PerceptualLoss(content_loss("L1"), 1e-3), lr, hr, parts=4)
+    norm = next(module for module in generator.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    assert norm.num_batches_tracked == 4
 
 
 def test_who_was_interrupted_is_told_how_to_go_on() -> None:

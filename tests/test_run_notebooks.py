@@ -55,3 +55,9 @@ def test_changes_and_failures_are_told_and_stop_nothing(tmp_path: Path):
     assert done.returncode == 0 and "changed in: changed; failed: none" in done.stdout
     assert json.loads(changed.read_text())["cells"][0]["outputs"] == [printed("new\n")]
     assert run_module([tool, "nowhere.ipynb"], ROOT).returncode == 2
+
+    saved = tmp_path / "saved.ipynb"
+    saved.write_text(json.dumps(notebook((f"print(open({str(saved)!r}, 'a').write(' '))", []))))  # as JupyterLab may
+    before = saved.read_text()
+    done = run_module([tool, str(saved)], ROOT)
+    assert done.returncode == 1 and "was saved while it ran" in done.stderr and saved.read_text() == before + " "

@@ -18,6 +18,7 @@ from srgan_nb.metrics import TextureMeter
 from srgan_nb.runs import read_rows
 from tests.conftest import ROOT
 from tests.experiments.ship import mean_generator
+from tests.support.notebooks import git
 
 PAIRS = {"lite": ("srresnet", "srgan"), "base": ("srresnet-base", "srgan-base")}
 NAMES = [name for pair in PAIRS.values() for name in pair]
@@ -43,6 +44,15 @@ def test_the_readme_has_their_scores(name: str) -> None:
     scores = [PASSPORTS[name]["scores"][each] for each in SETS]
     cells = " | ".join(f"{each['psnr_y']:.2f} / {each['ssim_y']:.3f} / {each['lpips']:.3f}" for each in scores)
     assert f"| {name} | {cells} |" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_passport_s_commits_are_in_the_history(name: str) -> None:
+    commits = [*re.findall(r"\b[0-9a-f]{7}\b", PASSPORTS[name]["note"]), PASSPORTS[name]["commit"]]
+    known = [commit for commit in commits if git(ROOT, "cat-file", "-e", f"{commit}^{{commit}}") is not None]
+    if not known:
+        pytest.skip("no git, or none that has this history")
+    assert known == commits
 
 
 def test_the_readme_has_their_commits() -> None:

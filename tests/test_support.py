@@ -18,7 +18,8 @@ from tests.support.waiting import wait_for, wait_for_rest
 
 def test_no_setting_of_the_user_s_reaches_a_test(tmp_path: Path) -> None:
     users = {"HOME": "/home/user", "COLUMNS": "20", "SRGAN_NB_DATA": "/data", "TORCH_HOME": "/torch", "LC_ALL": "de_DE",
-             "LANG": "de_DE", "MPLBACKEND": "tkagg", "MAKEFLAGS": "k", "http_proxy": "http://127.0.0.1:9", "RANK": "0"}
+             "LANG": "de_DE", "MPLBACKEND": "tkagg", "MAKEFLAGS": "k", "GIT_DIR": "/hook",
+             "http_proxy": "http://127.0.0.1:9", "RANK": "0"}
     ours = private_environment({**users, "PATH": "/bin"}, tmp_path / "new")
     assert ours["PATH"] == "/bin" and not [name for name, value in users.items() if ours.get(name) == value]
     assert all(Path(ours[name]).parent == tmp_path / "new" for name in ("HOME", "TMPDIR", "SRGAN_NB_DATA"))
@@ -70,7 +71,7 @@ REPLACED = {  # what tests put something else in place of: the world around the 
     "torch.hub.download_url_to_file", "torch.compile", "Image.MAX_IMAGE_PIXELS", "importlib.util.find_spec",
     "plt.show", "IPython.get_ipython", "IPython.display.display",
     "ThreadPoolExecutor.shutdown",  # the standard library's
-    "Pack.resident_limit", "srgan_nb.upscale_files.SHARE", "downloads.PHOTO_SETS",  # two numbers and a table
+    "MappedFiles.resident_limit", "srgan_nb.upscale_files.SHARE", "downloads.PHOTO_SETS",  # two numbers and a table
 }
 
 

@@ -49,6 +49,14 @@ def test_folding_leaves_the_original_alone_and_keeps_its_settings() -> None:
     assert folded.settings == {**generator.settings, "batch_norm": False} and not folded.training
 
 
+def test_batch_norm_that_is_synchronized_is_folded_too() -> None:
+    generator = stir(Generator(channels=4, blocks=1, batch_norm=True)).eval()
+    lr = torch.rand(1, 3, 6, 7)
+    expected = generator(lr)
+    synchronized = torch.nn.SyncBatchNorm.convert_sync_batchnorm(generator)
+    assert torch.allclose(fold_batch_norm(synchronized)(lr), expected, atol=1e-5)
+
+
 def test_window_size_is_the_best_of_all() -> None:
     "Against every count of rows and columns, on small pictures."
     def work(height, width, tall, wide, reach):

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from srgan_nb.errors import UserError
-from srgan_nb.generator import Generator, PixelShuffle, UpsampleBlock, balance_, grid_energy
+from srgan_nb.generator import Generator, PixelShuffle, UpsampleBlock, balance_
 from srgan_nb.images import luma, read_image
+from srgan_nb.metrics import grid_energy
 
 
 def test_names_in_checkpoints():

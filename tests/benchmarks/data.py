@@ -152,7 +152,7 @@ def memory(photos: Path, cache: Path) -> None:
     size = sum((pack.folder / name).stat().st_size for name in ("hr.bin", "lr.bin"))
     sampler = PatchSampler(pack)
     sampler.batch(0)
-    pack.resident = Pack.resident_limit
+    pack.files.resident = pack.files.resident_limit
     sampler.batch(1)  # lets go of all
     baseline, most = resident(), 0.0
     for step in range(1500):
@@ -175,11 +175,11 @@ def main() -> None:
         sizes = [path.stat().st_size for path in photos.iterdir()]
         print(f"{len(sizes)} PNG photos of {WIDTH}x{HEIGHT} pixels, {np.mean(sizes) / 1e6:.1f} MB each; "
               f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-        pack = packing(photos, folder / "packs", options.processes)
+        pack = packing(photos, folder / "packs of the benchmark", options.processes)
         one_process(photos, pack)
         all_cores(pack, options.processes)
         if options.large:
-            memory(make_photos(folder / "many", options.large), folder / "packs")
+            memory(make_photos(folder / "many", options.large), folder / "packs of the benchmark")
     finally:
         if options.folder is None:
             shutil.rmtree(folder)

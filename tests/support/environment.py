@@ -11,7 +11,7 @@ from pathlib import Path
 FORGOTTEN = (  # beginnings of the names of variables that change what Python, torch, Jupyter or a shell's tools do
     "SRGAN_NB_DATA", "SRGAN_NB_VGG", "TORCH", "PYTORCH_", "TRITON_", "OMP_", "MKL_", "RANK", "LOCAL_RANK", "WORLD_SIZE",
     "XDG_", "JUPYTER", "JPY_", "IPYTHON", "IPY_", "MPL", "MATPLOTLIB", "IN_TEST", "LANG", "LC_", "COLUMNS", "LINES",
-    "FORCE_COLOR", "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONHASHSEED", "PYTHONUTF8", "PIP_", "UV_", "MAKE", "MFLAGS",
+    "FORCE_COLOR", "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONHASHSEED", "PYTHONUTF8", "PIP_", "UV_", "MAKE", "MFLAGS", "GIT_",
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 AT_HAND = {  # variable -> its place in the folder that SRGAN_NB_SHARED names
     "TORCH_HOME": "torch_home",  # LPIPS's network

@@ -9,9 +9,9 @@ FIGURES = {  # file -> notebook and cell
     "nbs/images/pieces.jpg": ("21_results", "21five01"), "nbs/images/clean_and_jpeg.jpg": ("30_upscaling", "30jpeg02")}
 
 
-def figure(notebook: str, cell: str) -> bytes:
+def figure(notebook: str, cell: str, folder: Path = ROOT / "nbs") -> bytes:
     "The JPEG file that is the cell's figure in the notebook as it was run."
-    cells = json.loads((ROOT / f"nbs/{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    cells = json.loads((folder / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
     outputs = next(each["outputs"] for each in cells if each["id"] == cell)
     return base64.b64decode("".join(next(each["data"]["image/jpeg"] for each in outputs if "image/jpeg" in each.get("data", {}))))
 

@@ -24,8 +24,10 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbdev.clean import nbdev_clean
 
+from srgan_nb.errors import UserError
+from srgan_nb.files import write_atomically
 from tests.support.environment import prepare_environment
-from tests.support.notebooks import text_outputs
+from tests.support.notebooks import NOTEBOOKS, text_outputs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,13 +35,21 @@ ROOT = Path(__file__).resolve().parents[2]
 def run(path: Path) -> None:
     """Executes a notebook in place and cleans it; what its kernel writes on stderr by itself is left out.
 
-    Raises `CellExecutionError`, which says the cell and its traceback, or `DeadKernelError`.
+    Raises `CellExecutionError`, which says the cell and its traceback, or `DeadKernelError`; and `UserError`, which leaves
+    the file as it is, where somebody has saved it meanwhile.
     """
-    notebook = nbformat.read(path, as_version=4)
+    before = path.read_bytes()
+    notebook = nbformat.reads(before.decode(), as_version=4)
     NotebookClient(notebook, timeout=None, store_widget_state=False,  # no page shows a widget that could be drawn from it
                    resources={"metadata": {"path": path.parent}}).execute(stderr=subprocess.DEVNULL)
-    nbformat.write(notebook, path)
-    nbdev_clean(path)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, path.name)
+        nbformat.write(notebook, copy)
+        nbdev_clean(copy)
+        if path.read_bytes() != before:
+            raise UserError(f"{path} was saved while it ran: it is left as it is")
+        with write_atomically(path) as temporary:
+            shutil.copyfile(copy, temporary)
 
 
 def processor_seconds() -> float:
@@ -59,7 +69,7 @@ def copied(path: Path, folder: Path) -> Path:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("notebooks", nargs="*", type=Path, default=sorted((ROOT / "nbs").glob("*.ipynb")))
+    parser.add_argument("notebooks", nargs="*", type=Path, default=NOTEBOOKS)
     parser.add_argument("--check", action="store_true", help="run a copy; exit 1 when a text output changed")
     options = parser.parse_args()
     prepare_environment()
@@ -75,7 +85,7 @@ def main() -> int:
             start, work = time.perf_counter(), processor_seconds()
             try:
                 run(path)
-            except (CellExecutionError, DeadKernelError) as failure:
+            except (CellExecutionError, DeadKernelError, UserError) as failure:
                 failed.append(path.stem)
                 print(f"{path.name} failed\n{failure}", file=sys.stderr, flush=True)
                 continue
