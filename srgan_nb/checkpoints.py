@@ -116,7 +116,7 @@ def save_generator(generator: nn.Module, path: str | Path, passport: Mapping[str
     networks, which `load_generator` could not read.
     """
     network = unwrapped(generator)
-    if type(network) is not Generator:
+    if not isinstance(network, Generator):
         raise UserError(f"only a Generator is saved, not {type(network).__name__}")
     tensors = {name: value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).contiguous()
                for name, value in network.state_dict().items()}

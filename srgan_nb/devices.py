@@ -170,8 +170,10 @@ class Processes:
 
         Raises `UserError` where RANK does not count from 0 to WORLD_SIZE - 1: some of the work would belong to nobody.
         """
-        told = rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1") if "RANK" in os.environ else "1"
-        if not (all(number.isdecimal() for number in told) and int(rank) < int(world)):
+        if "RANK" not in os.environ:
+            return cls(device=torch.device(device))
+        rank, world = os.environ["RANK"], os.environ.get("WORLD_SIZE", "1")
+        if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
             raise UserError(f"RANK is {rank!r} and WORLD_SIZE {world!r}: ranks count from 0 to WORLD_SIZE - 1, so a job array "
                             "is --array=0-3 for four tasks")
         return cls(int(rank), int(world), torch.device(device))

@@ -18,6 +18,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -427,7 +428,8 @@ def _write_copies(photos: str | Path | Iterable, out: str | Path, copies: Callab
             with folder_atomically(out) as folder:
                 fill_with_copies(folder, dict(list(files.items())[:len(files) - leave_out]), copies)
         finally:
-            lock.unlink()
+            with suppress(PermissionError):  # Windows keeps what is open
+                lock.unlink()
     return out
 
 

@@ -266,6 +266,8 @@ def check_combinations(settings: Settings) -> None:
         raise UserError(f"--patch-size {settings.patch_size} is not a multiple of the scale {settings.scale}")
     if settings.stage == "srgan" and settings.discriminator_kind == "paper" and settings.patch_size % 16:
         raise UserError(f"--patch-size {settings.patch_size}: the discriminator needs a multiple of 16")
+    if settings.stage == "srgan" and settings.patch_size < 8:
+        raise UserError(f"--patch-size {settings.patch_size}: the discriminator needs 8 pixels at least")
     if settings.stage == "srgan" and settings.init is None:
         raise UserError("the srgan stage starts from a trained SRResNet: give --init RUN (section 3.2)")
     if settings.stage == "srgan" and settings.discriminator_kind == "VGG" and not settings.content.startswith("VGG"):

@@ -122,6 +122,14 @@ def test_patience_is_refused_where_its_score_gets_worse():
         Settings(stage="srgan", init="srresnet", patience=3)
 
 
+@pytest.mark.parametrize("kind", ["patch", "VGG"])
+def test_a_patch_too_small_for_the_judge_is_refused(kind: str) -> None:
+    recipe = dict(init="srresnet", content="VGG22", discriminator_kind=kind)
+    with pytest.raises(UserError, match="--patch-size 4: the discriminator needs 8 pixels"):
+        Settings(stage="srgan", patch_size=4, **recipe)
+    assert PatchDiscriminator(channels=4)(torch.rand(1, 3, 8, 8)).isfinite().all()
+
+
 def test_the_groups_of_settings_share_no_name_and_are_all_there_is() -> None:
     groups = TaskSettings(), NetworkSettings(), LossSettings(), OptimizationSettings(), MachineSettings()
     names = [one.name for group in groups for one in fields(group)]
