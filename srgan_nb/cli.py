@@ -212,9 +212,11 @@ def evaluate(arguments: Sequence[str] | None = None) -> None:
     each = save_comparisons(given.pictures) if given.pictures else None
     results = [evaluate(dataset, model, lpips_net=given.lpips, limit=given.limit, each=each, texture=given.texture)
                for dataset, model in asked]
-    if given.save:
-        save_report(results, given.save)
-    print(to_markdown(results))
+    try:  # what was paid for is kept in one place if the other fails
+        if given.save:
+            save_report(results, given.save)
+    finally:
+        print(to_markdown(results))
     if given.intervals:
         print(intervals_to_markdown(results))
 

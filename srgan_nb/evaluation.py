@@ -186,11 +186,14 @@ def score(sr: Tensor, hr: Tensor, lpips_net: str | None = None) -> dict:
     """One picture's row: "psnr_y" (dB), "ssim_y" (wang), "ssim_y_daala", "lpips" if a network is named, and "grey".
 
     SR (3, H, W) and HR (3 or 1, H, W) in [0, 1]. "grey" is None, or the scores of a grey HR on its own 0-255.
+    Raises `UserError` where SR seems to be on [-1, 1].
     """
     def scores(protocol: Protocol) -> dict[str, float]:
         return {"psnr_y": psnr(sr, hr, protocol).item(), "ssim_y": ssim(sr, hr, protocol).item(),
                 "ssim_y_daala": ssim(sr, hr, replace(protocol, ssim="daala")).item()}
 
+    if (sr < -0.5).float().mean() > 0.01:
+        raise UserError(f"values down to {sr.min():.1f}: pictures are in [0, 1], and `to_unit` takes [-1, 1] there")
     row = scores(PAPER)
     if lpips_net:
         row["lpips"] = lpips(sr, hr, lpips_net).item()
@@ -286,8 +289,7 @@ def enlarge_dataset(dataset: str | Path, model: Model, limit: int | None = None,
     """The pictures of a set, enlarged one by one: (name, LR, SR, HR), the tensors (C, H, W).
 
     Pictures that can't be read, or that a `made` model lacks, are left out; (name, reason) is added to `omitted`.
-    `limit`: the first so many pictures. Raises `UserError` where the model does not enlarge by its scale, or paints on
-    [-1, 1] (or, untrained, far below 0).
+    `limit`: the first so many pictures. Raises `UserError` where the model does not enlarge by its scale.
     """
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}: the first how many pictures?")
@@ -307,9 +309,6 @@ def enlarge_dataset(dataset: str | Path, model: Model, limit: int | None = None,
             sr = model.upscale(lr[None]) if made is None else made[None]
         if sr.shape != (1, 3, *hr.shape[1:]):
             raise UserError(f"{model.name} made {tuple(sr.shape)} of {(1, *lr.shape)}: that is not x{model.scale}")
-        if (sr < -0.5).float().mean() > 0.01:
-            raise UserError(f"{model.name} made values down to {sr.min():.1f}: pictures are in [0, 1], and `to_unit` takes "
-                            "[-1, 1] there")
         yield name, lr, sr[0], hr
 
 # %% ../nbs/65_evaluation.ipynb #fa3b1dd3
@@ -337,7 +336,7 @@ def evaluate(dataset: str | Path, model: str | Path | Callable | Model = "srgan"
             if result.texture:
                 result.texture.add(sr.clamp(0, 1), hr.expand(3, -1, -1))
             result.rows.append(row)
-        except UserError as problem:  # too small to be scored
+        except UserError as problem:  # too small to be scored, or on [-1, 1]
             result.omitted.append((name, str(problem)))
             continue
         if each:

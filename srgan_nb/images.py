@@ -194,7 +194,7 @@ def save_image(image: torch.Tensor | Image.Image, path: str | Path, **options) -
     Pillow, say otherwise; a PIL picture keeps its colour profile. Raises `UserError` for an unknown suffix, floats far
     above 1, and where the file can't be written.
     """
-    if isinstance(image, torch.Tensor) and image.is_floating_point() and (image > 10).any():
+    if isinstance(image, torch.Tensor) and image.is_floating_point() and ((image > 10) & image.isfinite()).any():
         raise UserError(f"{path}: a picture to be saved is in [0, 1], not 0 to 255: divide it by 255 first")
     picture = to_pil(image) if isinstance(image, torch.Tensor) else image
     file_format = Image.registered_extensions().get(Path(path).suffix.lower())

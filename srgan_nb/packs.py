@@ -365,7 +365,8 @@ def pack_photos(photos: str | Path | Iterable, scale: int = 4, cache: str | Path
     wait. Raises `UserError` when no photo can be used or the disk is too full.
     """
     cache, workers = Path(cache or data_folder() / "packs"), workers or min(os.cpu_count() or 1, 16)
-    hr_folder, lr_folder = pair_folders(Path(photos).expanduser(), scale) if isinstance(photos, str | Path) else (photos, None)
+    photos = Path(photos).expanduser().absolute() if isinstance(photos, str | Path) else photos
+    hr_folder, lr_folder = pair_folders(photos, scale) if isinstance(photos, Path) else (photos, None)
     root, files = photo_files(photos if lr_folder is None else hr_folder)
     files = {name: path for name, path in files.items() if lr_folder is None or lr_folder not in path.parents}
     label, lrs = short_name(root.name), {} if lr_folder is None else photo_files(lr_folder)[1]
@@ -428,7 +429,7 @@ def _write_copies(photos: str | Path | Iterable, out: str | Path, copies: Callab
             with folder_atomically(out) as folder:
                 fill_with_copies(folder, dict(list(files.items())[:len(files) - leave_out]), copies)
         finally:
-            with suppress(PermissionError):  # Windows keeps what is open
+            with suppress(OSError):  # Windows keeps what is open, and somebody may have tidied
                 lock.unlink()
     return out
 

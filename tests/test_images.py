@@ -266,6 +266,8 @@ def test_a_tensor_of_0_to_255_is_refused(photo, tmp_path):
     with pytest.raises(UserError, match=r"is in \[0, 1\], not 0 to 255"):
         save_image(255 * to_tensor(photo), tmp_path / "white.png")
     assert not list(tmp_path.iterdir())
+    save_image(torch.full((3, 4, 4), torch.inf), tmp_path / "white.png")
+    assert read_image(tmp_path / "white.png").min() == 1
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tiff"])

@@ -322,13 +322,15 @@ def test_lrs_of_one_s_own_are_packed_as_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [str, Path])
-def test_lrs_beside_hrs_that_lie_in_the_folder_itself_are_not_taken_for_photographs(kind, tmp_path):
+def test_lrs_beside_hrs_that_lie_in_the_folder_itself_are_not_taken_for_photographs(kind, tmp_path, monkeypatch):
     fill(tmp_path / "mine", {"a.png": PNG, "LR/a.png": PNG})
     with pytest.raises(UserError, match="1 pair of other sizes than 1 to 4: a.png is 128x100 and its LR 128x100"):
         pack_photos(kind(tmp_path / "mine"), cache=tmp_path / "packs", progress=False)
     for name, size in (("a.png", (512, 400)), ("LR/a.png", (128, 100))):
         Image.new("RGB", size).save(tmp_path / "mine" / name)
-    assert pack_photos(kind(tmp_path / "mine"), cache=tmp_path / "packs", progress=False).names == ["a.png"]
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path / "mine", "mine"):
+        assert pack_photos(kind(folder), cache=tmp_path / "packs", progress=False).names == ["a.png"]
 
 
 @pytest.mark.parametrize("sizes, told", [
