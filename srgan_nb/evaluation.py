@@ -132,6 +132,7 @@ from torch import nn
 
 from .bicubic import upsample_bicubic
 from .devices import choose_device
+from .downloads import PHOTO_SETS
 from .errors import progress_bar
 from .generator import Generator
 from .metrics import PAPER, Protocol, TextureMeter, lpips, lpips_network, psnr, ssim
@@ -229,8 +230,8 @@ class Evaluation:
     @property
     def paper(self) -> dict[str, float]:
         """The paper's figures for this model and set, psnr_y and ssim_y_daala; {} where it has none, or a picture is missing."""
-        whole = {"Set5": 5, "Set14": 14, "BSD100": 100}.get(self.dataset) == len(self.rows) and self.model.scale == 4
-        found = [entry.scores[self.dataset] for entry in PUBLISHED if entry.source == "paper" and whole
+        whole = self.dataset in PHOTO_SETS and len(self.rows) == PHOTO_SETS[self.dataset].number
+        found = [entry.scores[self.dataset] for entry in PUBLISHED if entry.source == "paper" and whole and self.model.scale == 4
                  and entry.model == self.model.like and self.dataset in entry.scores]
         return dict(zip(("psnr_y", "ssim_y_daala"), found[0], strict=True)) if found else {}
 

@@ -58,9 +58,9 @@ def to_tensor(image: Image.Image | np.ndarray) -> torch.Tensor:
 def to_pil(tensor: torch.Tensor) -> Image.Image:
     """An 8-bit picture from a float tensor (C, H, W) or (1, C, H, W) in [0, 1]: clipped, then rounded.
 
-    C is 1 (grey), 3 (RGB) or 4 (RGBA). A uint8 tensor is taken as it is; other whole
-    numbers raise `UserError`. Raises `ValueError` where a value is not a number: a network that diverged should be
-    noticed, not saved as black.
+    C is 1 (grey), 3 (RGB) or 4 (RGBA). A uint8 tensor is taken as it is; other whole numbers
+    raise `UserError`. Raises `ValueError` where a value is not a number: a network that diverged should be noticed, not
+    saved as black.
     """
     tensor = tensor.detach().squeeze(0) if tensor.ndim == 4 else tensor.detach()
     if not (tensor.is_floating_point() or tensor.dtype in (torch.uint8, torch.bool)):
