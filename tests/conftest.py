@@ -1,6 +1,7 @@
 """What the tests share: environment, photographs, weights, a run, reasons to skip, the seed. What imports torch does so inside."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,16 @@ def copies(tmp_path_factory: pytest.TempPathFactory, cleaned: Path) -> Path:
     "The project's notebooks as they are judged, whatever a reader's JupyterLab has written into the files."
     from tests.support.notebooks import NOTEBOOKS, judged_copies
     return judged_copies(NOTEBOOKS, tmp_path_factory.mktemp("judged") / "nbs", cleaned)
+
+
+@pytest.fixture(scope="session")
+def judged_copy(copies: Path) -> Callable[[str], Path]:
+    "The judged copy of the notebook that a file name names; the test skips where there is none."
+    def find(name: str) -> Path:
+        if not (copies / name).exists():
+            pytest.skip("it was run and saved since it was cleaned, and no git says what it was")
+        return copies / name
+    return find
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from srgan_nb import cli, diagnose, evaluate, stages, upscale
+from srgan_nb import cli, diagnose, evaluate, patches, stages, upscale
 from srgan_nb.checkpoints import load_generator, load_state, read_passport, save_generator
 from srgan_nb.devices import Precision, Processes
 from srgan_nb.errors import UserError
@@ -286,7 +286,7 @@ def test_a_steadier_opponent_learns_the_same_when_compiled(photos, trained, tmp_
     plain, compiled, still = (losses_of("srgan", photos, trained, tmp_path / name, rate, steps=4, compile=name == "compiled",
                                         **STEADIER)
                               for name, rate in (("plain", 1e-2), ("compiled", 1e-2), ("still", 1e-30)))
-    for row in read_rows(RunFolder(tmp_path / "compiled").table("log")):
+    for row in (row for name in ("plain", "compiled") for row in read_rows(RunFolder(tmp_path / name).table("log"))):
         assert row["real"] + row["fake"] == pytest.approx(1, abs=1e-4)  # one of each pair wins
     near = pytest.approx(plain, rel=1e-3)
     assert compiled == near and still != near, "it follows, and what learns nothing does not"
@@ -580,14 +580,15 @@ def test_a_run_goes_on_without_the_run_that_it_started_from(photos, trained, tmp
     assert final_state(settings.out)["step"] == 8
 
 
-def test_a_resumed_run_may_measure_more(shared, photos, trained, tmp_path):
-    "Row 6: the table then has the columns of both, and the doctor reads it."
+def test_a_resumed_run_may_measure_more(shared, photos, trained, tmp_path, monkeypatch):
+    "Row 6: the table then has the columns of both, and the doctor reads it; waiting for a busy machine is no illness."
+    monkeypatch.setattr(patches, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     settings = run_settings("srresnet", photos, trained, tmp_path / "run", schedule="constant")
     Trainer(settings, quiet=True).fit()
     Trainer.resume(settings.out, quiet=True, steps=12, lpips="squeeze").fit()
     rows = read_rows(RunFolder(settings.out).table("validation"))
     assert [row["step"] for row in rows] == [4, 8, 12] and "lpips" not in rows[0] and 0 < rows[2]["lpips"] < 2
-    assert {each.name for each in diagnose(settings.out).findings} <= {"data starvation"}, "that is the machine's affair"
+    assert diagnose(settings.out).healthy
 
 
 def test_a_log_with_and_without_gradients_is_one_table(photos, trained, tmp_path):

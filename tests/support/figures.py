@@ -9,9 +9,9 @@ FIGURES = {  # file -> notebook and cell
     "nbs/images/pieces.jpg": ("21_results", "21five01"), "nbs/images/clean_and_jpeg.jpg": ("30_upscaling", "30jpeg02")}
 
 
-def figure(notebook: str, cell: str, folder: Path = ROOT / "nbs") -> bytes:
+def figure(notebook: Path, cell: str) -> bytes:
     "The JPEG file that is the cell's figure in the notebook as it was run."
-    cells = json.loads((folder / f"{notebook}.ipynb").read_text(encoding="utf-8"))["cells"]
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     outputs = next(each["outputs"] for each in cells if each["id"] == cell)
     return base64.b64decode("".join(next(each["data"]["image/jpeg"] for each in outputs if "image/jpeg" in each.get("data", {}))))
 
@@ -36,5 +36,5 @@ def draw_face(path: Path) -> None:
 
 if __name__ == "__main__":
     draw_face(ROOT / "nbs/images/demo.jpg")
-    for path, place in FIGURES.items():
-        (ROOT / path).write_bytes(figure(*place))
+    for path, (notebook, cell) in FIGURES.items():
+        (ROOT / path).write_bytes(figure(ROOT / f"nbs/{notebook}.ipynb", cell))
